@@ -1,0 +1,152 @@
+//! The value of a key in etcd: "this node can be joined here".
+
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::host::Host;
+
+/// The JSON value of an announcement.
+///
+/// Written compact and in this order, so that the default is byte for byte what the sidekick of
+/// 2014 wrote: `{"http":4200,"transport":4300}`. Read tolerantly: white space and unknown fields
+/// are ignored, `null` is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// CrateDB's HTTP port.
+    pub http: NonZeroU16,
+    /// CrateDB's transport port, the one that peers join.
+    pub transport: NonZeroU16,
+    /// CrateDB's PostgreSQL port, when it is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psql: Option<NonZeroU16>,
+    /// Where to connect when it is not the host in the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Host>,
+}
+
+/// Which of an announcement's ports a reader wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Port {
+    /// The port that peers join.
+    #[default]
+    Transport,
+    /// The HTTP port.
+    Http,
+    /// The PostgreSQL port; not every host announces one.
+    Psql,
+}
+
+impl Announcement {
+    /// The bytes to store in etcd.
+    pub fn to_json(&self) -> String {
+        // Three numbers and a string always serialize; an empty value would be read as junk, not trusted.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a value from etcd.
+    ///
+    /// # Errors
+    /// One sentence on why `value` is no announcement.
+    pub fn from_json(value: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(value)
+    }
+
+    /// The port that a reader asks for, if it is announced.
+    pub fn port(&self, port: Port) -> Option<u16> {
+        match port {
+            Port::Transport => Some(self.transport),
+            Port::Http => Some(self.http),
+            Port::Psql => self.psql,
+        }
+        .map(NonZeroU16::get)
+    }
+}
+
+impl Serialize for Host {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Host {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn port(number: u16) -> NonZeroU16 {
+        NonZeroU16::new(number).unwrap()
+    }
+
+    #[test]
+    fn default_value_is_what_the_2014_sidekick_wrote() {
+        let plain = Announcement { http: port(4200), transport: port(4300), psql: None, address: None };
+        assert_eq!(plain.to_json(), r#"{"http":4200,"transport":4300}"#);
+    }
+
+    #[test]
+    fn optional_fields_follow_when_configured() {
+        let full = Announcement {
+            http: port(4200),
+            transport: port(4300),
+            psql: Some(port(5432)),
+            address: Some("10.0.0.5".parse().unwrap()),
+        };
+        assert_eq!(full.to_json(), r#"{"http":4200,"transport":4300,"psql":5432,"address":"10.0.0.5"}"#);
+    }
+
+    #[test]
+    fn white_space_unknown_fields_and_null_are_read() {
+        let read = Announcement::from_json(
+            b" {\"zone\": {\"a\": [1]}, \"http\": 4200, \"transport\": 4300, \"psql\": null}\n",
+        );
+        assert_eq!(read.unwrap().port(Port::Transport), Some(4300));
+    }
+
+    #[test]
+    fn junk_is_no_announcement() {
+        let deep = format!(r#"{{"http":{},"transport":4300}}"#, "[".repeat(100_000));
+        for junk in [
+            "",
+            "{}",
+            "[]",
+            "4300",
+            "null",
+            r#"{"http":4200}"#,
+            r#"{"http":0,"transport":4300}"#,
+            r#"{"http":4200,"transport":65536}"#,
+            r#"{"http":4200,"transport":-1}"#,
+            r#"{"http":4200,"transport":"4300"}"#,
+            r#"{"http":4200,"transport":4300.5}"#,
+            r#"{"http":4200,"transport":4300,"address":"a,b"}"#,
+            r#"{"http":4200,"transport":4300,"address":"-Cx=y"}"#,
+            r#"{"http":4200,"transport":4300} trailing"#,
+            &deep,
+        ] {
+            assert!(Announcement::from_json(junk.as_bytes()).is_err(), "{:.60}", junk);
+        }
+        assert!(Announcement::from_json(b"\xff\xfe").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(http in 1u16.., transport in 1u16.., psql in proptest::option::of(1u16..)) {
+            let value = Announcement {
+                http: port(http), transport: port(transport), psql: psql.map(port), address: None,
+            };
+            prop_assert_eq!(Announcement::from_json(value.to_json().as_bytes()).unwrap(), value);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Announcement::from_json(&bytes);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The grammar of hosts and addresses, one for writers and readers, and the default host.
+
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+
+/// Longest host name, in bytes (RFC 1035, section 2.3.4, without the trailing dot).
+const MAX_LEN: usize = 253;
+
+/// A host or address: an IP literal, or 1 to 253 of `[A-Za-z0-9._-]` not beginning with `-` or `.`.
+///
+/// What this type holds can stand in an etcd key, on a command line, in a line of a file and in a
+/// shell assignment without quoting.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(String);
+
+/// Why a text is no [`Host`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("allowed is an IP address, or 1 to 253 of A-Z a-z 0-9 . _ - not beginning with - or .")]
+pub struct InvalidHost;
+
+impl Host {
+    /// The text, exactly as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The IP address, if this is a literal rather than a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+
+    /// `host:port`, with an IPv6 literal in brackets, as CrateDB requires
+    /// (`TcpTransport.parse`: "IPv6 addresses must be bracketed").
+    pub fn with_port(&self, port: u16) -> String {
+        match self.ip() {
+            Some(IpAddr::V6(_)) => format!("[{}]:{port}", self.0),
+            _ => format!("{}:{port}", self.0),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = InvalidHost;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHost> {
+        let is_name = (1..=MAX_LEN).contains(&text.len())
+            && !text.starts_with(['-', '.'])
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if is_name || text.parse::<IpAddr>().is_ok() { Ok(Self(text.to_owned())) } else { Err(InvalidHost) }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why the system's host name cannot be the default host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableDefault {
+    /// Every machine is `localhost`: all would share one key.
+    #[error("the system's host name {0:?} is every machine's")]
+    Localhost(String),
+    /// A container engine's random name: each new container would add a key.
+    #[error("the system's host name {0:?} looks like a container id, a new one for each container")]
+    ContainerId(String),
+    /// Outside the grammar of [`Host`].
+    #[error("the system's host name {0:?} cannot be used: {InvalidHost}")]
+    Invalid(String),
+}
+
+/// The host to announce when none is configured: the system's host name (`uname -n`).
+///
+/// # Errors
+/// [`UnusableDefault`] where that name would be shared by machines or change with each container.
+pub fn default_host() -> Result<Host, UnusableDefault> {
+    judge_default(&rustix::system::uname().nodename().to_string_lossy())
+}
+
+fn judge_default(name: &str) -> Result<Host, UnusableDefault> {
+    let lower = name.to_ascii_lowercase();
+    if lower == "localhost" || lower.starts_with("localhost.") {
+        return Err(UnusableDefault::Localhost(name.to_owned()));
+    }
+    let is_hex = lower.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if is_hex && matches!(name.len(), 12 | 64) {
+        return Err(UnusableDefault::ContainerId(name.to_owned()));
+    }
+    name.parse().map_err(|InvalidHost| UnusableDefault::Invalid(name.to_owned()))
+}
+
+/// Whether `host` resolves to loopback addresses only, as Debian's own name does (127.0.1.1):
+/// peers that are told to connect there would find themselves.
+///
+/// `false` where it does not resolve within `limit`. Safe to drop at any point.
+pub async fn is_loopback_only(host: &Host, limit: Duration) -> bool {
+    let lookup = tokio::net::lookup_host((host.as_str(), 0));
+    match tokio::time::timeout(limit, lookup).await {
+        Ok(Ok(addresses)) => {
+            let mut addresses = addresses.peekable();
+            addresses.peek().is_some() && addresses.all(|a| a.ip().is_loopback())
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_and_literals_are_hosts() {
+        for good in ["a", "crate1", "a.b-c_d", "10.0.0.5", "::1", "2001:db8::1", &"x".repeat(253)] {
+            assert!(good.parse::<Host>().is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_break_an_output_is_no_host() {
+        let too_long = "x".repeat(254);
+        for bad in [
+            "",
+            "-Cfoo=bar",
+            ".a",
+            "a,b",
+            "a b",
+            "a\n",
+            "a\0",
+            "a/b",
+            "[::1]",
+            "a:4300",
+            "$(id)",
+            "\u{1b}[0m",
+            "münchen",
+            "fe80::1%eth0",
+            &too_long,
+        ] {
+            assert!(bad.parse::<Host>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_ipv6_literals_are_bracketed() {
+        let seed = |host: &str| host.parse::<Host>().unwrap().with_port(4300);
+        assert_eq!(seed("a"), "a:4300");
+        assert_eq!(seed("10.0.0.5"), "10.0.0.5:4300");
+        assert_eq!(seed("2001:db8::1"), "[2001:db8::1]:4300");
+    }
+
+    #[test]
+    fn default_host_is_never_shared_or_random() {
+        assert_eq!(judge_default("db7").unwrap().as_str(), "db7");
+        assert_eq!(judge_default("beef").unwrap().as_str(), "beef");
+        for shared in ["localhost", "LocalHost", "localhost.localdomain"] {
+            assert!(matches!(judge_default(shared), Err(UnusableDefault::Localhost(_))), "{shared}");
+        }
+        for random in ["0123456789ab", &"4f".repeat(32)] {
+            assert!(matches!(judge_default(random), Err(UnusableDefault::ContainerId(_))), "{random}");
+        }
+        assert!(matches!(judge_default("(none)"), Err(UnusableDefault::Invalid(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_never_needs_quoting(text in ".*") {
+            if let Ok(host) = text.parse::<Host>() {
+                prop_assert!(host.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b".:_-".contains(&b)));
+                prop_assert!(!host.as_str().starts_with('-'));
+            }
+        }
+    }
+}

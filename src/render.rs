@@ -1,0 +1,120 @@
+//! A snapshot as text: csv, lines, json, env.
+
+use serde_json::json;
+
+use crate::{announcement::Port, snapshot::Snapshot};
+
+/// How a snapshot is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `a:4300,b:4300` and a newline: what `etcdctl | sed | sed | paste -s -d,` gave.
+    #[default]
+    Csv,
+    /// One seed a line.
+    Lines,
+    /// One JSON object on one line.
+    Json,
+    /// Two assignments for a systemd `EnvironmentFile=`.
+    Env,
+}
+
+/// Renders the seeds of `port` in `snapshot`. Hosts without that port should have been left out
+/// by [`Snapshot::select`]; they are in no list of seeds.
+pub fn render(snapshot: &Snapshot, format: Format, port: Port) -> String {
+    match format {
+        Format::Csv => csv(snapshot, port) + "\n",
+        Format::Lines => snapshot.seeds(port).map(|seed| seed + "\n").collect(),
+        Format::Json => json_line(snapshot),
+        Format::Env => env(&csv(snapshot, port)),
+    }
+}
+
+fn csv(snapshot: &Snapshot, port: Port) -> String {
+    snapshot.seeds(port).collect::<Vec<_>>().join(",")
+}
+
+/// CrateDB refuses to start on `-Cdiscovery.seed_hosts=` without a value
+/// (`EnvironmentAwareCommand`: "no value provided for setting"), so there is no flag without seeds.
+fn env(seeds: &str) -> String {
+    let flag = if seeds.is_empty() { "" } else { "-Cdiscovery.seed_hosts=" };
+    format!("CRATE_SEED_HOSTS={seeds}\nCRATE_SEED_FLAGS={flag}{seeds}\n")
+}
+
+fn json_line(snapshot: &Snapshot) -> String {
+    let nodes: Vec<String> = snapshot
+        .nodes()
+        .iter()
+        .map(|node| {
+            let a = &node.announcement;
+            // Written by hand for the order of the fields; each value is JSON of its own.
+            format!(
+                r#"{{"host":{},"address":{},"http":{},"transport":{},"psql":{}}}"#,
+                json!(node.host),
+                json!(a.address),
+                a.http,
+                a.transport,
+                json!(a.psql)
+            )
+        })
+        .collect();
+    format!("{{\"revision\":{},\"nodes\":[{}]}}\n", snapshot.revision(), nodes.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{announcement::Announcement, snapshot::Node};
+
+    fn node(host: &str, value: &str) -> Node {
+        Node { host: host.parse().unwrap(), announcement: Announcement::from_json(value.as_bytes()).unwrap() }
+    }
+
+    fn three() -> Snapshot {
+        Snapshot::new(
+            7,
+            vec![
+                node("b", r#"{"http":4200,"transport":4301,"psql":5432,"address":"2001:db8::1"}"#),
+                node("a", r#"{"http":4200,"transport":4300}"#),
+                node("::1", r#"{"http":4200,"transport":4300}"#),
+            ],
+        )
+    }
+
+    #[test]
+    fn each_format_is_as_the_contract_has_it() {
+        let text = |format| render(&three(), format, Port::Transport);
+        assert_eq!(text(Format::Csv), "[::1]:4300,a:4300,[2001:db8::1]:4301\n");
+        assert_eq!(text(Format::Lines), "[::1]:4300\na:4300\n[2001:db8::1]:4301\n");
+        assert_eq!(
+            text(Format::Env),
+            "CRATE_SEED_HOSTS=[::1]:4300,a:4300,[2001:db8::1]:4301\n\
+             CRATE_SEED_FLAGS=-Cdiscovery.seed_hosts=[::1]:4300,a:4300,[2001:db8::1]:4301\n"
+        );
+        assert_eq!(
+            text(Format::Json),
+            concat!(
+                r#"{"revision":7,"nodes":[{"host":"::1","address":null,"http":4200,"transport":4300,"psql":null},"#,
+                r#"{"host":"a","address":null,"http":4200,"transport":4300,"psql":null},"#,
+                r#"{"host":"b","address":"2001:db8::1","http":4200,"transport":4301,"psql":5432}]}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn with_no_hosts_no_flag_is_left_empty() {
+        let text = |format| render(&Snapshot::new(3, vec![]), format, Port::Transport);
+        assert_eq!(text(Format::Csv), "\n");
+        assert_eq!(text(Format::Lines), "");
+        assert_eq!(text(Format::Env), "CRATE_SEED_HOSTS=\nCRATE_SEED_FLAGS=\n");
+        assert_eq!(text(Format::Json), "{\"revision\":3,\"nodes\":[]}\n");
+    }
+
+    #[test]
+    fn hosts_without_the_port_are_left_out() {
+        let selected = three().select(Port::Psql, &[]);
+        assert_eq!(render(&selected, Format::Csv, Port::Psql), "[2001:db8::1]:5432\n");
+        let selected = three().select(Port::Transport, &["a".parse().unwrap()]);
+        assert_eq!(selected.nodes().len(), 2);
+    }
+}
