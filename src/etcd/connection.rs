@@ -1,0 +1,295 @@
+//! One member at a time: a client for a single endpoint, left for the next one on any failure.
+//!
+//! A balancing channel would send its share of all requests to a dead member for ever (measured:
+//! a quarter of the requests fail with one of three members down).
+
+use std::{future::Future, time::Duration};
+
+use etcd_client::{Client, ConnectOptions};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::{
+    credentials::{Login, TlsFiles},
+    error::Error,
+    timing::Timing,
+};
+use crate::backoff::Backoff;
+
+/// A refusal that goes on is logged again after this long, so that it stays visible.
+const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
+/// Pings are a backstop against half-open connections. Etcd tolerates no more than one in 5 s and
+/// none without a stream (embed/config.go, `DefaultGRPCKeepAliveMinTime`).
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where etcd is and how to get in: the connection options of the command line, validated.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// URLs, all http or all https, at least one.
+    pub endpoints: Vec<String>,
+    /// TLS material.
+    pub tls: TlsFiles,
+    /// User and password, where etcd wants them.
+    pub login: Option<Login>,
+    /// Longest wait for one answer, connecting included.
+    pub request_timeout: Duration,
+}
+
+/// The connection to one member, and the way to the next.
+#[derive(Debug)]
+pub struct Connection {
+    options: Options,
+    timing: Timing,
+    /// Revoking under a deadline: attempts are cut so that every endpoint gets its turn.
+    hurry: Option<Duration>,
+    holds_lease: bool,
+    current: usize,
+    client: Option<ClientInUse>,
+    /// A fresh login was tried because of a stale one and nothing has succeeded since.
+    login_renewed: bool,
+    /// Between rounds that nobody answered.
+    round_backoff: Backoff,
+    /// Between refusals. Other requests may well be answered in the meantime.
+    refusal_backoff: Backoff,
+    not_before: Option<Instant>,
+    /// Endpoints left since the last answer; each is said once.
+    left: Vec<usize>,
+    /// Failures since the last answer: a full round when there are as many as endpoints.
+    failures: usize,
+    /// The refusal that was said, and when.
+    refused: Option<(String, Instant)>,
+}
+
+struct ClientInUse(Client);
+
+impl std::fmt::Debug for ClientInUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// A client to try, and until when its first answer has to be there.
+pub(super) struct Attempt {
+    pub(super) client: Client,
+    pub(super) deadline: Instant,
+}
+
+impl Connection {
+    /// Reads the credentials once, so that a file which cannot be used is known at the start.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub(super) fn new(mut options: Options) -> Result<Self, Error> {
+        if options.endpoints.iter().any(|endpoint| endpoint.starts_with("https:")) {
+            options.tls.read()?;
+        }
+        if let Some(login) = &options.login {
+            login.read_password()?;
+        }
+        // Each process its own order, so that a fleet spreads over the members.
+        fastrand::shuffle(&mut options.endpoints);
+        let timing = Timing {
+            ttl: None,
+            endpoints: u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX),
+            request_timeout: options.request_timeout,
+        };
+        Ok(Self {
+            options,
+            timing,
+            hurry: None,
+            holds_lease: false,
+            current: 0,
+            client: None,
+            login_renewed: false,
+            round_backoff: Backoff::default(),
+            refusal_backoff: Backoff::default(),
+            not_before: None,
+            left: Vec::new(),
+            failures: 0,
+            refused: None,
+        })
+    }
+
+    pub(super) fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// There is, or is to be, a lease of this TTL; all waiting times follow it.
+    pub(super) fn set_ttl(&mut self, ttl: Duration) {
+        self.timing.ttl = Some(ttl);
+    }
+
+    /// Whether a lease of ours is at stake, which makes refusals more urgent.
+    pub(super) fn set_holds_lease(&mut self, holds_lease: bool) {
+        self.holds_lease = holds_lease;
+    }
+
+    /// Everything has to be done within `limit` from now on.
+    pub(super) fn hurry(&mut self, limit: Duration) {
+        self.hurry = Some(limit / (2 * self.timing.endpoints.max(3)));
+        self.not_before = None;
+    }
+
+    /// How many endpoints there are.
+    pub(super) fn endpoint_count(&self) -> usize {
+        self.options.endpoints.len().max(1)
+    }
+
+    fn endpoint(&self) -> &str {
+        self.options.endpoints.get(self.current).map_or("", String::as_str)
+    }
+
+    /// One attempt, as long as it may take: connect, TLS, login and answer together.
+    pub(super) fn attempt(&self) -> Duration {
+        self.hurry.map_or(self.timing.attempt(), |cut| cut.min(self.timing.attempt()))
+    }
+
+    /// A client for the current endpoint, after the back-off that is due.
+    ///
+    /// # Errors
+    /// As [`Connection::judge`], which has been told already. Safe to drop at any point.
+    pub(super) async fn open(&mut self) -> Result<Attempt, Error> {
+        if let Some(not_before) = self.not_before {
+            sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        let deadline = Instant::now() + self.attempt();
+        if let Some(ClientInUse(client)) = &self.client {
+            return Ok(Attempt { client: client.clone(), deadline });
+        }
+        let client = match bounded(deadline, self.connect()).await {
+            // No success yet: without a login, nothing has been sent so far.
+            Ok(client) => client,
+            Err(error) => return self.judge(Err(error)),
+        };
+        self.client = Some(ClientInUse(client.clone()));
+        Ok(Attempt { client, deadline })
+    }
+
+    async fn connect(&self) -> Result<Client, Error> {
+        debug!(endpoint = self.endpoint(), "connecting");
+        let mut options = ConnectOptions::new()
+            .with_require_leader(true)
+            .with_keep_alive(PING_EVERY, PING_TIMEOUT)
+            .with_keep_alive_while_idle(false);
+        if self.endpoint().starts_with("https:") {
+            options = options.with_tls(self.options.tls.read()?);
+        }
+        let Some(login) = &self.options.login else {
+            return Ok(Client::connect([self.endpoint()], Some(options)).await?);
+        };
+        let password = login.read_password()?;
+        let with_user = options.clone().with_user(&login.user, password.0);
+        match Client::connect([self.endpoint()], Some(with_user)).await {
+            // Credentials are configured ahead of `etcdctl auth enable`: go in without until then.
+            Err(etcd_client::Error::GRpcStatus(status))
+                if status.message().contains("authentication is not enabled") =>
+            {
+                Ok(Client::connect([self.endpoint()], Some(options)).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// One request in one attempt.
+    ///
+    /// # Errors
+    /// See [`Error`]. The next call goes to the next endpoint where this one did not answer. When
+    /// dropped, whether etcd acted on the request is unknown.
+    pub(super) async fn call<T, F>(&mut self, request: impl FnOnce(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let Attempt { client, deadline } = self.open().await?;
+        let result = bounded(deadline, request(client)).await;
+        self.judge(result)
+    }
+
+    /// Learns from the outcome of an attempt: keeps or leaves the endpoint, sets the next back-off,
+    /// says once what an operator has to know.
+    pub(super) fn judge<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        match &result {
+            Ok(_) => self.answered(),
+            Err(Error::LeaseNotFound | Error::LeaseExists | Error::TooLarge | Error::Compacted) => {
+                self.answered();
+            }
+            Err(Error::Unavailable(reason)) => self.leave(reason),
+            Err(Error::StaleLogin(reason)) if !self.login_renewed => {
+                debug!(endpoint = self.endpoint(), reason, "logging in again");
+                self.login_renewed = true;
+                self.client = None;
+            }
+            Err(error @ (Error::StaleLogin(_) | Error::Refused(_) | Error::Unusable(_))) => {
+                if matches!(error, Error::StaleLogin(_)) {
+                    self.client = None;
+                }
+                self.refused(&error.to_string(), self.timing.refusal_cap(self.holds_lease));
+            }
+            Err(error @ Error::NoSpace) => self.refused(&error.to_string(), self.timing.round_cap()),
+        }
+        result
+    }
+
+    /// An answer came: an outage, if there was one, is over.
+    pub(super) fn answered(&mut self) {
+        self.round_backoff.reset();
+        self.failures = 0;
+        if !std::mem::take(&mut self.left).is_empty() {
+            info!(endpoint = self.endpoint(), "etcd answers again");
+        }
+    }
+
+    /// Etcd did what it may have refused before.
+    pub(super) fn accepted(&mut self) {
+        self.login_renewed = false;
+        self.refusal_backoff.reset();
+        if self.refused.take().is_some() {
+            info!(endpoint = self.endpoint(), "etcd accepts again");
+        }
+    }
+
+    fn leave(&mut self, reason: &str) {
+        self.client = None;
+        if !self.left.contains(&self.current) {
+            self.left.push(self.current);
+            warn!(endpoint = self.endpoint(), reason, "endpoint left");
+        }
+        let endpoints = self.endpoint_count();
+        self.current = (self.current + 1) % endpoints;
+        self.failures += 1;
+        if self.failures == endpoints {
+            warn!(endpoints, "no endpoint of etcd answers");
+        }
+        if self.failures.is_multiple_of(endpoints) {
+            let pause = self.round_backoff.pause(self.pause_cap(self.timing.round_cap()));
+            self.not_before = Some(Instant::now() + pause);
+        }
+    }
+
+    fn refused(&mut self, reason: &str, cap: Duration) {
+        let now = Instant::now();
+        match &self.refused {
+            Some((said, at)) if said == reason && now - *at < REPEAT_REFUSAL => {}
+            _ => {
+                warn!(endpoint = self.endpoint(), reason, "etcd refuses");
+                self.refused = Some((reason.to_owned(), now));
+            }
+        }
+        self.not_before = Some(now + self.refusal_backoff.pause(self.pause_cap(cap)));
+    }
+
+    fn pause_cap(&self, cap: Duration) -> Duration {
+        self.hurry.map_or(cap, |cut| cut.min(cap))
+    }
+}
+
+/// Waits for `request` until `deadline`. The clock is monotonic.
+pub(super) async fn bounded<T>(
+    deadline: Instant,
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout_at(deadline, request)
+        .await
+        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+}

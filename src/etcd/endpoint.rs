@@ -1,0 +1,112 @@
+//! The grammar of `--endpoints`.
+
+use http::Uri;
+
+use crate::host::Host;
+
+/// Parses a comma-separated list of `http(s)://host:port` or `host:port`, which is https when
+/// `tls_given` and http otherwise. Gives URLs, all of one scheme, each once.
+///
+/// # Errors
+/// A sentence that names the bad item (unless it could hold a password) and what is allowed.
+pub fn parse_endpoints(list: &str, tls_given: bool) -> Result<Vec<String>, String> {
+    let mut endpoints: Vec<String> = Vec::new();
+    for item in list.split(',') {
+        let endpoint = parse_endpoint(item.trim(), tls_given)?;
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    let https = endpoints.iter().filter(|endpoint| endpoint.starts_with("https:")).count();
+    if https != 0 && https != endpoints.len() {
+        return Err("it mixes http and https: allowed is one scheme for all endpoints".to_owned());
+    }
+    if https == 0 && tls_given {
+        return Err("it is http, but a TLS flag is given: allowed is https, or no \"--cacert\", \"--cert\", \"--key\"".to_owned());
+    }
+    Ok(endpoints)
+}
+
+fn parse_endpoint(item: &str, tls_given: bool) -> Result<String, String> {
+    const ALLOWED: &str = "allowed is http://host:port, https://host:port or host:port, separated by commas";
+    if item.contains('@') {
+        return Err(format!(
+            "an endpoint holds a user name (see \"--user\" and \"--password-file\"): {ALLOWED}"
+        ));
+    }
+    let wrong = |why: &str| format!("endpoint {item:?} {why}: {ALLOWED}");
+    let (scheme, authority) = match item.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+        Some(_) => return Err(wrong("has another scheme")),
+        None => (if tls_given { "https" } else { "http" }, item),
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let uri: Uri = format!("{scheme}://{authority}").parse().map_err(|_| wrong("is no URL"))?;
+    if uri.path_and_query().is_some_and(|path| path != "/") {
+        return Err(wrong("has a path"));
+    }
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host.parse::<Host>().map_err(|_| wrong("has no valid host"))?;
+    match uri.port_u16() {
+        None | Some(0) => Err(wrong("has no port")),
+        Some(_) => Ok(format!("{scheme}://{authority}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bare_endpoint_follows_the_tls_flags() {
+        assert_eq!(parse_endpoints("a:2379,b:2379", false).unwrap(), ["http://a:2379", "http://b:2379"]);
+        assert_eq!(parse_endpoints("a:2379", true).unwrap(), ["https://a:2379"]);
+        assert_eq!(
+            parse_endpoints(" https://[::1]:2379/ , https://a:1", false).unwrap(),
+            ["https://[::1]:2379", "https://a:1"]
+        );
+        assert_eq!(parse_endpoints("a:1,http://a:1", false).unwrap(), ["http://a:1"]);
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for bad in [
+            "",
+            ",",
+            "a:1,",
+            "a",
+            "http://a",
+            "http://:2379",
+            "a:0",
+            "a:70000",
+            "ftp://a:1",
+            "unix:///x",
+            "http://a:1/x",
+            "http://a:1?x",
+            "http://a b:1",
+            "http://a:1,https://a:1",
+            "http://-a:1",
+            "::1:2379",
+        ] {
+            assert!(parse_endpoints(bad, false).is_err(), "{bad:?}");
+        }
+        assert!(parse_endpoints("http://a:1", true).unwrap_err().contains("--cacert"));
+    }
+
+    #[test]
+    fn a_password_in_an_endpoint_is_not_repeated() {
+        assert!(!parse_endpoints("http://root:hunter2@a:1", false).unwrap_err().contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_is_a_url_with_host_and_port(text in ".{0,80}", tls in any::<bool>()) {
+            for endpoint in parse_endpoints(&text, tls).unwrap_or_default() {
+                let uri: Uri = endpoint.parse().unwrap();
+                prop_assert!(uri.port_u16().is_some() && uri.host().is_some());
+            }
+        }
+    }
+}

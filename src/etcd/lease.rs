@@ -1,0 +1,101 @@
+//! One lease: granted under an id of our choice, kept alive, revoked.
+
+use std::{fmt, time::Duration};
+
+use etcd_client::{Client, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
+use tokio::time::{Instant, sleep_until};
+
+use super::{connection::bounded, error::Error, timing::Timing};
+
+/// A lease's id: 63 random bits, never zero. Shown in hex without leading zeros, as etcdctl does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId(i64);
+
+impl LeaseId {
+    /// An id that was never used before.
+    pub fn random() -> Self {
+        Self(fastrand::i64(1..))
+    }
+
+    /// The id etcd shows for a key: zero means that no lease is attached.
+    pub fn from_etcd(id: i64) -> Option<Self> {
+        (id != 0).then_some(Self(id))
+    }
+
+    pub(super) fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Grants `id` for `ttl` (whole seconds). Gives the TTL that etcd chose, which is longer where
+/// `ttl` is below its minimum of 1.5 election timeouts.
+///
+/// # Errors
+/// [`Error::LeaseExists`] when an earlier grant under this id was acted on.
+pub(super) async fn grant(mut client: Client, id: LeaseId, ttl: Duration) -> Result<Duration, Error> {
+    let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+    let answer = client.lease_grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;
+    Ok(u64::try_from(answer.ttl()).map_or(ttl, Duration::from_secs))
+}
+
+/// Revokes `id`, which deletes the keys attached to it and no others. Gives whether it existed.
+pub(super) async fn revoke(mut client: Client, id: LeaseId) -> Result<bool, Error> {
+    match client.lease_revoke(id.0).await.map_err(Error::from) {
+        Ok(_) => Ok(true),
+        Err(Error::LeaseNotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A stream of keep-alives, one outstanding at a time. Dropping it ends the stream; the lease then
+/// ends with its TTL.
+pub(super) struct KeepAlive {
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+    /// When the last renewal that was answered had been sent.
+    sent: Instant,
+}
+
+impl KeepAlive {
+    /// Renews once, over a new stream.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] when etcd says that the lease is gone.
+    pub(super) async fn start(mut client: Client, id: LeaseId) -> Result<Self, Error> {
+        let sent = Instant::now();
+        let (keeper, answers) = client.lease_keep_alive(id.0).await?;
+        Ok(Self { keeper, answers, sent })
+    }
+
+    /// Renews for ever, as `timing` has it. Ends only with an error.
+    pub(super) async fn run(mut self, timing: Timing) -> Result<std::convert::Infallible, Error> {
+        loop {
+            sleep_until(self.sent + timing.renew_every()).await;
+            let sent = Instant::now();
+            bounded(sent + timing.attempt(), self.renew()).await?;
+            self.sent = sent;
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), Error> {
+        self.keeper.keep_alive().await?;
+        match self.answers.message().await? {
+            // That is how etcd says it on an open stream: no error, a TTL of zero.
+            Some(answer) if answer.ttl() <= 0 => Err(Error::LeaseNotFound),
+            Some(_) => Ok(()),
+            None => Err(Error::Unavailable("the keep-alive stream ended".to_owned())),
+        }
+    }
+}

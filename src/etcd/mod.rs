@@ -1,0 +1,65 @@
+//! What the rest may ask of etcd; the only module that uses `etcd_client`.
+//!
+//! Every request has a deadline. On any failure the member is left for the next one; an answer,
+//! even a refusal, is no failure. See `connection.rs` for the rules and [`timing`] for the times.
+
+mod connection;
+pub mod credentials;
+mod endpoint;
+mod error;
+mod lease;
+mod list;
+mod own_key;
+pub mod timing;
+mod watch;
+
+use std::time::Duration;
+
+use self::connection::Connection;
+pub use self::{
+    connection::Options,
+    endpoint::parse_endpoints,
+    error::Error,
+    lease::LeaseId,
+    own_key::{Claimed, Content, Noticed, OwnKey, Sight},
+};
+use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};
+
+/// One cluster's announcements: a connection to etcd, and the prefix under which they are.
+#[derive(Debug)]
+pub struct Registry {
+    connection: Connection,
+    prefix: String,
+}
+
+impl Registry {
+    /// Nothing is sent yet. `prefix` begins with `/` and does not end with one.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when a TLS or password file cannot be used.
+    pub fn new(options: Options, prefix: String) -> Result<Self, Error> {
+        Ok(Self { connection: Connection::new(options)?, prefix })
+    }
+
+    /// Lists the announcements, at the latest after one attempt at every endpoint.
+    ///
+    /// # Errors
+    /// The last failure. A read that failed is never an empty list. Safe to drop.
+    pub async fn list(&mut self) -> Result<Snapshot, Error> {
+        let mut endpoints_left = self.connection.endpoint_count();
+        let mut login_left = 1;
+        loop {
+            match list::list(&mut self.connection, &self.prefix).await {
+                Err(Error::Unavailable(_) | Error::Compacted) if endpoints_left > 1 => endpoints_left -= 1,
+                Err(Error::StaleLogin(_)) if login_left > 0 => login_left -= 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// The key of `host`, to be announced for `ttl` at a time (whole seconds).
+    pub fn own_key(mut self, host: &Host, announcement: &Announcement, ttl: Duration) -> OwnKey {
+        self.connection.set_ttl(ttl);
+        OwnKey::new(self.connection, format!("{}/{host}", self.prefix), announcement.to_json(), ttl)
+    }
+}

@@ -1,0 +1,273 @@
+//! Our own key: look at it, claim it, hold it, give it back. What the announcer asks of etcd.
+
+use std::{convert::Infallible, time::Duration};
+
+use etcd_client::{Client, Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    connection::{Connection, bounded},
+    error::Error,
+    lease::{self, KeepAlive, LeaseId},
+    watch::Watch,
+};
+use crate::text::escape;
+
+/// The key as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    /// The revision of its last change; 0 when it is absent.
+    pub mod_revision: i64,
+    /// The lease that it is attached to.
+    pub lease: Option<LeaseId>,
+    /// What is there.
+    pub content: Content,
+}
+
+/// What is under our key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Nothing.
+    Absent,
+    /// The value that we put.
+    Ours,
+    /// Another value, escaped and cut for logs.
+    Other(String),
+}
+
+impl Sight {
+    /// Under `lease`, with our value.
+    pub fn is_ours(&self, lease: LeaseId) -> bool {
+        self.lease == Some(lease) && self.content == Content::Ours
+    }
+
+    /// Under a lease, and not under `ours`.
+    pub fn is_held_by_another(&self, ours: Option<LeaseId>) -> bool {
+        self.lease.is_some() && self.lease != ours
+    }
+}
+
+/// Why a hold, or a watch while standing by, ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noticed {
+    /// The key is no longer as it was seen.
+    Changed(Sight),
+    /// Our lease is gone.
+    LeaseGone,
+}
+
+/// How a put ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The key is under our lease.
+    Put(Sight),
+    /// The key had changed; nothing was put.
+    Changed,
+}
+
+/// One host's key, and the connection that its announcer has for itself.
+#[derive(Debug)]
+pub struct OwnKey {
+    connection: Connection,
+    key: String,
+    value: String,
+    ttl: Duration,
+}
+
+impl OwnKey {
+    pub(super) fn new(connection: Connection, key: String, value: String, ttl: Duration) -> Self {
+        Self { connection, key, value, ttl }
+    }
+
+    /// The key, `<prefix>/<host>`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The TTL that etcd granted, or the one asked for as long as none was granted.
+    pub fn ttl(&self) -> Duration {
+        self.connection.timing().ttl.unwrap_or(self.ttl)
+    }
+
+    /// From now on everything has to be done within `limit`: attempts are cut so that each endpoint
+    /// gets its turn.
+    pub fn hurry(&mut self, limit: Duration) {
+        self.connection.hurry(limit);
+    }
+
+    /// Reads the key, linearizably, and renews `lease` side by side.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] when `lease` is gone. Safe to drop.
+    pub async fn look(&mut self, lease: Option<LeaseId>) -> Result<Sight, Error> {
+        self.connection.set_holds_lease(lease.is_some());
+        let (key, value) = (&self.key, &self.value);
+        self.connection
+            .call(|client| async move {
+                let renewed = async {
+                    match lease {
+                        Some(lease) => KeepAlive::start(client.clone(), lease).await.map(drop),
+                        None => Ok(()),
+                    }
+                };
+                let (_, (sight, _)) = tokio::try_join!(renewed, read(client.clone(), key, value))?;
+                Ok(sight)
+            })
+            .await
+    }
+
+    /// Asks for `lease`. Gives whether it was there already, by an earlier grant whose answer was lost.
+    ///
+    /// # Errors
+    /// On [`Error::Unavailable`], or when dropped, whether etcd acted on it is unknown.
+    pub async fn grant(&mut self, lease: LeaseId) -> Result<bool, Error> {
+        let ttl = self.ttl;
+        match self.connection.call(|client| lease::grant(client, lease, ttl)).await {
+            Ok(granted) => {
+                self.connection.set_ttl(granted);
+                Ok(false)
+            }
+            Err(Error::LeaseExists) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts the key under `lease` in one transaction, if its mod revision still is that of `sight`.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] when `lease` is gone. On [`Error::Unavailable`], or when dropped,
+    /// whether etcd acted on it is unknown.
+    pub async fn put(&mut self, lease: LeaseId, sight: &Sight) -> Result<Claimed, Error> {
+        let unchanged = Compare::mod_revision(self.key.as_str(), CompareOp::Equal, sight.mod_revision);
+        let options = PutOptions::new().with_lease(lease.get());
+        let put = TxnOp::put(self.key.as_str(), self.value.as_str(), Some(options));
+        let txn = Txn::new().when([unchanged]).and_then([put]);
+        let answer = self.connection.call(async |mut client| Ok(client.txn(txn).await?)).await?;
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        if !answer.succeeded() {
+            return Ok(Claimed::Changed);
+        }
+        self.connection.accepted();
+        Ok(Claimed::Put(Sight { mod_revision: revision, lease: Some(lease), content: Content::Ours }))
+    }
+
+    /// Revokes `lease`. Gives whether it existed.
+    ///
+    /// # Errors
+    /// See [`Error`]; to be tried again until it is answered. Safe to drop.
+    pub async fn revoke(&mut self, lease: LeaseId) -> Result<bool, Error> {
+        self.connection.set_holds_lease(false);
+        self.connection.call(|client| lease::revoke(client, lease)).await
+    }
+
+    /// Keeps `lease`, if there is one, alive and watches the key until it is no longer as `known`.
+    /// `established` is called once everything is known to be well.
+    ///
+    /// # Errors
+    /// The first failure of either; the endpoint is left then. Safe to drop.
+    pub async fn hold(
+        &mut self,
+        lease: Option<LeaseId>,
+        known: &Sight,
+        mut established: impl FnMut(),
+    ) -> Result<Noticed, Error> {
+        self.connection.set_holds_lease(lease.is_some());
+        let attempt = self.connection.open().await?;
+        let timing = self.connection.timing();
+        let (client, key, value) = (attempt.client, self.key.as_str(), self.value.as_str());
+
+        let start = async {
+            let keep_alive = async {
+                match lease {
+                    Some(lease) => KeepAlive::start(client.clone(), lease).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let observe = async {
+                let (sight, revision) = read(client.clone(), key, value).await?;
+                let watch = Watch::key(client.clone(), key, revision + 1, timing.attempt()).await?;
+                Ok((sight, watch))
+            };
+            tokio::try_join!(keep_alive, observe)
+        };
+        let started = bounded(attempt.deadline, start).await;
+        let (keep_alive, (sight, watch)) = match self.connection.judge(started) {
+            Ok(started) => started,
+            Err(Error::LeaseNotFound) => return Ok(Noticed::LeaseGone),
+            Err(error) => return Err(error),
+        };
+        if sight != *known {
+            return Ok(Noticed::Changed(sight));
+        }
+        self.connection.accepted();
+        established();
+
+        let renew = async {
+            match keep_alive {
+                Some(keep_alive) => keep_alive.run(timing).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            error = renew => error.map(|never: Infallible| match never {}),
+            changed = observe(client.clone(), watch, key, value, known, timing.look_every(), timing.attempt()) => changed,
+        };
+        match self.connection.judge(ended) {
+            Ok(sight) => Ok(Noticed::Changed(sight)),
+            Err(Error::LeaseNotFound) => Ok(Noticed::LeaseGone),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Waits until the key is no longer as `known`: told by the watch, or by a look now and then.
+async fn observe(
+    client: Client,
+    mut watch: Watch,
+    key: &str,
+    value: &str,
+    known: &Sight,
+    look_every: Duration,
+    attempt: Duration,
+) -> Result<Sight, Error> {
+    let mut look_at = Instant::now() + look_every;
+    loop {
+        let sight = match timeout_at(look_at, watch.next()).await {
+            // Only the last event matters: that is how the key is now.
+            Ok(events) => match events?.events().last().and_then(etcd_client::Event::kv) {
+                Some(kv) => sight(Some(kv), value),
+                None => continue,
+            },
+            Err(_) => {
+                look_at = Instant::now() + look_every;
+                bounded(Instant::now() + attempt, read(client.clone(), key, value)).await?.0
+            }
+        };
+        if sight != *known {
+            return Ok(sight);
+        }
+    }
+}
+
+/// A linearizable read of the key: how it is, and the store's revision.
+async fn read(mut client: Client, key: &str, value: &str) -> Result<(Sight, i64), Error> {
+    let answer = client.get(key, None).await?;
+    let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+    Ok((sight(answer.kvs().first(), value), revision))
+}
+
+fn sight(kv: Option<&KeyValue>, value: &str) -> Sight {
+    match kv {
+        // A deletion's event carries the key with version 0.
+        Some(kv) if kv.version() > 0 => Sight {
+            mod_revision: kv.mod_revision(),
+            lease: LeaseId::from_etcd(kv.lease()),
+            content: if kv.value() == value.as_bytes() {
+                Content::Ours
+            } else {
+                Content::Other(escape(kv.value()))
+            },
+        },
+        _ => Sight { mod_revision: 0, lease: None, content: Content::Absent },
+    }
+}
