@@ -1,0 +1,229 @@
+//! Keeps one host announced: the shell that does what the state machine in [`state`] says.
+
+mod any_certificate;
+pub mod gate;
+pub mod state;
+
+use std::{
+    future::Future,
+    pin::pin,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{info, warn};
+
+use self::state::{Action, Ending, Event, Machine, State, Step};
+use crate::etcd::{Claimed, Content, Error, LeaseId, Noticed, OwnKey, Sight};
+
+/// A key that somebody keeps taking away is put back at most this often.
+const REPAIR_EVERY: Duration = Duration::from_secs(1);
+/// A loss discovered after an outage is claimed within this long, so that a fleet does not return
+/// in one instant.
+const SPREAD: Duration = Duration::from_millis(500);
+/// How long etcd takes, at its default settings, to elect a leader; every lease then starts anew
+/// (lessor.go, `Promote`).
+const ELECTION: Duration = Duration::from_secs(1);
+
+/// Etcd did not confirm in time that nothing of ours is left.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to withdraw {key:?} within {}: etcd did not confirm; the key ends with lease {lease} by {} at the \
+     latest, or {}s after etcd next gains a leader if that is later",
+    humantime::format_duration(*.within),
+    humantime::format_rfc3339_seconds(*.until),
+    .at_most.as_secs()
+)]
+pub struct NotWithdrawn {
+    /// Our key.
+    pub key: String,
+    /// The lease that may still be there, and the key with it.
+    pub lease: LeaseId,
+    /// How long the lease can live from now on, or from when etcd next gains a leader.
+    pub at_most: Duration,
+    /// The same as a date, rounded up.
+    pub until: SystemTime,
+    /// How long was tried.
+    pub within: Duration,
+}
+
+/// Announces until `shutdown` resolves, then withdraws within `stop_timeout`. Nothing else ends it.
+///
+/// # Errors
+/// [`NotWithdrawn`]. When dropped, the key ends with its lease.
+pub async fn run(
+    mut own_key: OwnKey,
+    gate: gate::Settings,
+    stop_timeout: Duration,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NotWithdrawn> {
+    let (gate_sender, mut gate_open) = watch::channel(gate.checks.is_empty());
+    let mut probing = pin!(gate::run(gate, gate_sender));
+    let mut shutdown = pin!(shutdown);
+    let mut time_up = pin!(sleep(Duration::ZERO));
+    let (mut stopping, mut hurried) = (false, false);
+    let mut machine = Machine::new(*gate_open.borrow());
+    let mut pace = Pace::default();
+    let key = own_key.key().to_owned();
+    loop {
+        let action = machine.action();
+        if let Action::Finish(ending) = action {
+            return finish(ending, &own_key, stop_timeout);
+        }
+        {
+            let mut work = pin!(perform(&mut own_key, &action, &mut pace));
+            loop {
+                let (event, done) = tokio::select! {
+                    event = &mut work => (event, true),
+                    Ok(()) = gate_open.changed() => {
+                        (if *gate_open.borrow_and_update() { Event::GateOpened } else { Event::GateClosed }, false)
+                    }
+                    () = &mut shutdown, if !stopping => {
+                        info!("withdrawing");
+                        stopping = true;
+                        time_up.set(sleep(stop_timeout));
+                        (Event::Shutdown, false)
+                    }
+                    () = &mut time_up, if stopping => (Event::TimeUp, false),
+                    never = &mut probing => match never {},
+                };
+                let before = machine.state().clone();
+                machine.on(event.clone(), LeaseId::random());
+                report(&key, &before, &event, machine.state());
+                // An action that is still asked for is carried on; above all, nothing that changes
+                // etcd is abandoned on its way.
+                if done || machine.action() != action {
+                    break;
+                }
+            }
+        }
+        if stopping && !hurried {
+            own_key.hurry(stop_timeout);
+            hurried = true;
+        }
+    }
+}
+
+/// Does what the machine asks for, once, and tells what came of it.
+async fn perform(own_key: &mut OwnKey, action: &Action, pace: &mut Pace) -> Event {
+    let done = match action {
+        Action::Idle | Action::Finish(_) => std::future::pending().await,
+        Action::Pause => {
+            sleep_until(pace.resume_at()).await;
+            Ok(Event::Paused)
+        }
+        Action::Look(lease) => own_key.look(*lease).await.map(Event::Seen),
+        Action::Grant(lease) => own_key.grant(*lease).await.map(|already| Event::Granted { already }),
+        Action::Put(lease, sight) => own_key.put(*lease, sight).await.map(|claimed| match claimed {
+            Claimed::Put(sight) => {
+                pace.claimed = Some(Instant::now());
+                Event::Put(sight)
+            }
+            Claimed::Changed => Event::Changed,
+        }),
+        Action::Hold(lease, sight) => hold(own_key, Some(*lease), sight, pace).await,
+        Action::Follow(sight) => hold(own_key, None, sight, pace).await,
+        Action::Revoke(lease) => own_key.revoke(*lease).await.map(|existed| Event::Revoked { existed }),
+    };
+    done.unwrap_or_else(|error| match error {
+        Error::LeaseNotFound => Event::LeaseGone,
+        Error::Unavailable(_) => Event::Unanswered,
+        // Each of these is an answer, or was found out before anything was sent.
+        _ => Event::Refused,
+    })
+}
+
+async fn hold(
+    own_key: &mut OwnKey,
+    lease: Option<LeaseId>,
+    sight: &Sight,
+    pace: &mut Pace,
+) -> Result<Event, Error> {
+    pace.seen_live = false;
+    let noticed = own_key.hold(lease, sight, || pace.seen_live = true).await?;
+    Ok(match noticed {
+        Noticed::Changed(sight) => Event::Seen(sight),
+        Noticed::LeaseGone => Event::LeaseGone,
+    })
+}
+
+/// How soon a loss is claimed again.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the key was put last.
+    claimed: Option<Instant>,
+    /// The last change was seen on a live watch, not discovered after an outage.
+    seen_live: bool,
+}
+
+impl Pace {
+    fn resume_at(&self) -> Instant {
+        let now = Instant::now();
+        let spread = if self.seen_live { Duration::ZERO } else { SPREAD.mul_f64(fastrand::f64()) };
+        self.claimed.map_or(now, |claimed| now.max(claimed + REPAIR_EVERY)).max(now + spread)
+    }
+}
+
+/// One line for each boundary in the life of an announcement.
+fn report(key: &str, before: &State, event: &Event, after: &State) {
+    match (before, event, after) {
+        (State::Claiming(claim), _, State::Announced { session, sight }) => {
+            if let Step::Put(seen) = &claim.step
+                && seen.is_held_by_another(Some(session.lease))
+            {
+                info!(holder = holder_of(seen), value = value(seen), "taken over from");
+            }
+            info!(key, lease = %session.lease, revision = sight.mod_revision, "announced");
+        }
+        (State::Announced { session, .. }, Event::LeaseGone, _) => {
+            warn!(lease = %session.lease, reason = "the lease is gone", "lost");
+        }
+        (State::Announced { session, .. }, Event::Seen(sight), State::Claiming(_)) => {
+            let reason = match sight.content {
+                Content::Absent => "the key was deleted",
+                Content::Ours => "the key was detached from our lease",
+                Content::Other(_) => "the key was overwritten",
+            };
+            warn!(lease = %session.lease, reason, "lost");
+        }
+        (State::Standby { holder }, Event::Seen(sight), State::Standby { .. })
+            if holder.lease == sight.lease => {}
+        (_, Event::Seen(sight), State::Standby { .. } | State::Releasing { .. }) => {
+            warn!(holder = holder_of(sight), value = value(sight), "standing by");
+        }
+        (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!("the key is free"),
+        (State::Releasing { .. }, _, State::Waiting) | (State::Standby { .. }, _, State::Waiting) => {
+            info!("withdrawn while the gate is closed");
+        }
+        _ => {}
+    }
+}
+
+fn holder_of(sight: &Sight) -> String {
+    sight.lease.map_or_else(|| "none".to_owned(), |lease| lease.to_string())
+}
+
+fn value(sight: &Sight) -> &str {
+    match &sight.content {
+        Content::Absent => "",
+        Content::Ours => "the same as ours",
+        Content::Other(value) => value,
+    }
+}
+
+fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotWithdrawn> {
+    match ending {
+        Ending::Clean => {
+            info!(key = own_key.key(), "withdrawn");
+            Ok(())
+        }
+        Ending::Unconfirmed(lease) => {
+            let at_most = own_key.ttl() + ELECTION + Duration::from_secs(1);
+            let until = SystemTime::now() + at_most + Duration::from_secs(1);
+            Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within })
+        }
+    }
+}
