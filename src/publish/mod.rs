@@ -1,0 +1,3 @@
+//! Where snapshots go.
+
+pub mod file;

@@ -1,0 +1,123 @@
+//! `hosts`: prints the announced hosts once.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::warn;
+
+use crate::{
+    announcement::Port,
+    etcd::{Error, Registry},
+    host::Host,
+    publish::file,
+    render::{Format, render},
+    snapshot::Snapshot,
+};
+
+/// Between two looks while waiting for more hosts.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What to print, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The format.
+    pub format: Format,
+    /// Which port; hosts without it are left out and not counted.
+    pub port: Port,
+    /// Hosts to leave out; they are not counted either.
+    pub exclude: Vec<Host>,
+    /// The file to replace, instead of printing.
+    pub output: Option<PathBuf>,
+    /// Leave the file as it is, and succeed, when etcd cannot be read.
+    pub allow_stale: bool,
+    /// Wait for this many hosts, for so long.
+    pub wait_for: Option<(usize, Duration)>,
+}
+
+/// `--wait-for` was not met.
+#[derive(Debug, thiserror::Error)]
+#[error("only {found} of {wanted} hosts were announced within {}", humantime::format_duration(*.within))]
+pub struct TooFew {
+    /// `--wait-for`.
+    pub wanted: usize,
+    /// How many there were when they were last counted.
+    pub found: usize,
+    /// `--timeout`.
+    pub within: Duration,
+}
+
+/// Prints the hosts, or replaces the file.
+///
+/// # Errors
+/// [`Error`], [`TooFew`], or a file that cannot be written; nothing was printed then, and the file
+/// is as it was. Safe to drop.
+pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
+    let read = match options.wait_for {
+        None => {
+            registry.list().await.map(|list| list.select(options.port, &options.exclude)).map_err(Into::into)
+        }
+        Some((wanted, within)) => wait(&mut registry, &options, wanted, within).await,
+    };
+    let snapshot = match (read.context("failed to read the hosts from etcd"), &options.output) {
+        (Ok(snapshot), _) => snapshot,
+        (Err(error), Some(path)) if options.allow_stale && is_unreadable(&error) => {
+            let reason = format!("{error:#}");
+            warn!(reason, file = %path.display(), "left the file as it was");
+            return Ok(());
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let text = render(&snapshot, options.format, options.port);
+    match options.output {
+        Some(path) => {
+            file::replace("--output", &path, &text)?;
+        }
+        None => {
+            let mut stdout = io::stdout().lock();
+            stdout
+                .write_all(text.as_bytes())
+                .and_then(|()| stdout.flush())
+                .context("failed to write to stdout")?;
+        }
+    }
+    Ok(())
+}
+
+fn is_unreadable(error: &anyhow::Error) -> bool {
+    error.is::<Error>() && !matches!(error.downcast_ref(), Some(Error::Unusable(_)))
+}
+
+/// Lists until `wanted` hosts are there. Everything but a refusal is tried again.
+async fn wait(
+    registry: &mut Registry,
+    options: &Options,
+    wanted: usize,
+    within: Duration,
+) -> anyhow::Result<Snapshot> {
+    let deadline = Instant::now() + within;
+    let mut last: anyhow::Result<Snapshot> = Err(Error::Unavailable("no answer in time".to_owned()).into());
+    loop {
+        match timeout_at(deadline, registry.list()).await {
+            Ok(Ok(list)) => {
+                let list = list.select(options.port, &options.exclude);
+                if list.nodes().len() >= wanted {
+                    return Ok(list);
+                }
+                last = Err(TooFew { wanted, found: list.nodes().len(), within }.into());
+            }
+            Ok(Err(error)) if error.is_refusal() || matches!(error, Error::Unusable(_)) => {
+                return Err(error.into());
+            }
+            Ok(Err(error)) => last = Err(error.into()),
+            Err(_) => return last,
+        }
+        if timeout_at(deadline, sleep(LOOK_EVERY)).await.is_err() {
+            return last;
+        }
+    }
+}

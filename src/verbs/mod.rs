@@ -1,0 +1,3 @@
+//! The verbs that read, one file each.
+
+pub mod hosts;
