@@ -1,0 +1,211 @@
+//! What can be typed. Texts that may hold a secret are taken as they are and judged in
+//! [`super::validate`], because clap repeats a value that it rejects.
+
+use std::{num::NonZeroU16, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use tracing_subscriber::filter::Targets;
+
+use super::values::{count, duration, host, log_filter, port, prefix, ttl};
+use crate::{announcement::Port, host::Host, process::logging::LogFormat, render::Format};
+
+/// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
+#[derive(Debug, Parser)]
+#[command(name = "crate-discovery", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done (also when the reader of our output closed it)
+  1    unexpected
+  2    a flag or variable is rejected
+  69   etcd unavailable in time, --wait-for not met, or a withdrawal not confirmed
+  77   etcd refused us: login or permission (announce tries on instead)
+  78   a file or the host's state is unusable
+  128+n  ended by signal n (announce: by the second one)";
+
+// A variable beside each flag would make `--help` twice as wide as a terminal.
+const ANNOUNCE_VARIABLES: &str = "\
+Every other flag is also a variable: --check-interval is CRATE_DISCOVERY_CHECK_INTERVAL, and so on.
+A flag beats a variable. Passwords: --password-file, $CREDENTIALS_DIRECTORY/etcd-password,
+ETCDCTL_PASSWORD, ETCDCTL_USER, in this order.";
+
+const HOSTS_VARIABLES: &str = "\
+The other connection flags are also variables: --request-timeout is CRATE_DISCOVERY_REQUEST_TIMEOUT,
+and so on. A flag beats a variable. Passwords: --password-file,
+$CREDENTIALS_DIRECTORY/etcd-password, ETCDCTL_PASSWORD, ETCDCTL_USER, in this order.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Keep this host's announcement in etcd until SIGTERM or SIGINT, then withdraw it
+    #[command(after_help = ANNOUNCE_VARIABLES)]
+    Announce(Announce),
+    /// Print the announced hosts once
+    #[command(after_help = HOSTS_VARIABLES)]
+    Hosts(Hosts),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Announce {
+    /// Name of the key [default: the system's host name]
+    #[arg(long, env = "CRATE_DISCOVERY_HOST", hide_env = true, value_parser = host)]
+    pub host: Option<Host>,
+    /// CrateDB's HTTP port
+    #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_HTTP", hide_env = true, default_value = "4200", value_parser = port)]
+    pub http: NonZeroU16,
+    /// CrateDB's transport port
+    #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_TRANSPORT", hide_env = true, default_value = "4300", value_parser = port)]
+    pub transport: NonZeroU16,
+    /// CrateDB's PostgreSQL port, to announce it too
+    #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_PSQL", hide_env = true, value_parser = port)]
+    pub psql: Option<NonZeroU16>,
+    /// Where to connect, when it is not the host's name
+    #[arg(long, value_name = "HOST", env = "CRATE_DISCOVERY_ADDRESS", hide_env = true, value_parser = host)]
+    pub address: Option<Host>,
+    /// How long the key outlives a crash, 5s to 24h
+    #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_TTL", hide_env = true, default_value = "60s", value_parser = ttl)]
+    pub ttl: Duration,
+    /// tcp://host:port or http(s)://host[:port][/path]; may repeat
+    #[arg(long, value_name = "URL", env = "CRATE_DISCOVERY_CHECK", hide_env = true, value_delimiter = ',', action = ArgAction::Append)]
+    pub check: Vec<String>,
+    /// From one probe to the next
+    #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_CHECK_INTERVAL", hide_env = true, default_value = "2s", value_parser = duration)]
+    pub check_interval: Duration,
+    /// Longest time for one check
+    #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_CHECK_TIMEOUT", hide_env = true, default_value = "1s", value_parser = duration)]
+    pub check_timeout: Duration,
+    /// Good probes in a row until announced
+    #[arg(long, value_name = "N", env = "CRATE_DISCOVERY_RISE", hide_env = true, default_value = "1", value_parser = count)]
+    pub rise: u32,
+    /// Bad probes in a row until withdrawn
+    #[arg(long, value_name = "N", env = "CRATE_DISCOVERY_FALL", hide_env = true, default_value = "3", value_parser = count)]
+    pub fall: u32,
+    /// Longest time for the withdrawal
+    #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_STOP_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
+    pub stop_timeout: Duration,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+// The reading verbs have no variables of their own: a leftover one must not change what a script
+// prints.
+#[derive(Debug, Args)]
+pub(super) struct Hosts {
+    /// csv, lines, json or env
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: Format,
+    /// transport, http or psql; hosts without it are left out
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub port: Port,
+    /// Leave out this host; may repeat
+    #[arg(long, value_name = "HOST", action = ArgAction::Append, value_parser = host)]
+    pub exclude: Vec<Host>,
+    /// Replace this file, on change only, instead of printing
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Leave the file as it is and exit 0 when etcd cannot be read
+    #[arg(long, requires = "output")]
+    pub allow_stale: bool,
+    /// Wait until there are N hosts
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub wait_for: Option<u32>,
+    /// Longest time for --wait-for [default: 60s]
+    #[arg(long, value_name = "TIME", requires = "wait_for", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct Connection {
+    /// Members of etcd
+    #[arg(
+        long,
+        value_name = "URL,…",
+        env = "ETCDCTL_ENDPOINTS",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:2379"
+    )]
+    pub endpoints: String,
+    /// PEM roots to trust [default: the system's]
+    #[arg(long, value_name = "FILE", env = "ETCDCTL_CACERT", hide_env_values = true)]
+    pub cacert: Option<PathBuf>,
+    /// PEM client certificate
+    #[arg(long, value_name = "FILE", env = "ETCDCTL_CERT", hide_env_values = true)]
+    pub cert: Option<PathBuf>,
+    /// PEM key of --cert
+    #[arg(long, value_name = "FILE", env = "ETCDCTL_KEY", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+    /// Etcd's user; the variable may be name:password
+    #[arg(long, value_name = "NAME", env = "ETCDCTL_USER", hide_env_values = true)]
+    pub user: Option<String>,
+    /// The user's password, read anew at every login
+    #[arg(long, value_name = "FILE", env = "CRATE_DISCOVERY_PASSWORD_FILE", hide_env = true)]
+    pub password_file: Option<PathBuf>,
+    /// Directory in etcd, one for each CrateDB cluster
+    #[arg(long, env = "CRATE_DISCOVERY_PREFIX", hide_env = true, default_value = "/services/crate", value_parser = prefix)]
+    pub prefix: String,
+    /// Longest wait for one answer
+    #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_REQUEST_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
+    pub request_timeout: Duration,
+    /// off, error, warn, info, debug, trace or target=level,…
+    #[arg(long, value_name = "FILTER", env = "CRATE_DISCOVERY_LOG", hide_env = true, default_value = "info", value_parser = log_filter)]
+    pub log: Targets,
+    /// How to write the log: text or json
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        env = "CRATE_DISCOVERY_LOG_FORMAT",
+        hide_env = true,
+        hide_possible_values = true,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Csv, Self::Lines, Self::Json, Self::Env]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Csv => "csv",
+            Self::Lines => "lines",
+            Self::Json => "json",
+            Self::Env => "env",
+        }))
+    }
+}
+
+impl ValueEnum for Port {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Transport, Self::Http, Self::Psql]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Transport => "transport",
+            Self::Http => "http",
+            Self::Psql => "psql",
+        }))
+    }
+}
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }))
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line: what was typed, then validated options, once. The only user of clap.
+
+mod args;
+mod error;
+mod validate;
+mod values;
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{Command, CommandFactory, FromArgMatches};
+use tracing_subscriber::filter::Targets;
+
+use crate::{
+    announce::gate, announcement::Announcement, etcd, host::Host, process::logging::LogFormat, verbs::hosts,
+};
+
+/// A command line that was understood, or what to say instead.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Run this.
+    Run(Box<Invocation>),
+    /// Print this, `--help` or `--version`, on stdout and exit 0.
+    Print(String),
+    /// A flag or variable is rejected: print this on stderr and exit with
+    /// [`crate::exit::USAGE`].
+    Reject(String),
+}
+
+/// What to do, validated.
+#[derive(Debug)]
+pub struct Invocation {
+    /// Which log lines to write.
+    pub log: Targets,
+    /// How to write them.
+    pub log_format: LogFormat,
+    /// Where etcd is.
+    pub etcd: etcd::Options,
+    /// The prefix, beginning with `/` and not ending with one.
+    pub prefix: String,
+    /// What is worth saying before anything else.
+    pub warnings: Vec<String>,
+    /// The verb.
+    pub verb: Verb,
+}
+
+/// The verb and its options.
+#[derive(Debug)]
+pub enum Verb {
+    /// `announce`.
+    Announce(Announce),
+    /// `hosts`.
+    Hosts(hosts::Options),
+}
+
+/// What to announce.
+#[derive(Debug)]
+pub struct Announce {
+    /// The host, or `None` for the system's host name.
+    pub host: Option<Host>,
+    /// The value.
+    pub announcement: Announcement,
+    /// The TTL to ask for, whole seconds.
+    pub ttl: Duration,
+    /// The checks.
+    pub gate: gate::Settings,
+    /// Longest time for a withdrawal.
+    pub stop_timeout: Duration,
+}
+
+/// Parses a command line, beginning with the program's name, and the environment.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    let command = command();
+    let parsed = command
+        .clone()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| args::Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => match validate::validate(cli) {
+            Ok(invocation) => Outcome::Run(Box::new(invocation)),
+            Err(message) => Outcome::Reject(format!("error: {message}\n")),
+        },
+        Err(error) => error::outcome(&error, &command),
+    }
+}
+
+/// The command as clap has it, with variables that are set but empty left out: an environment file
+/// has such lines, and they mean "not set".
+fn command() -> Command {
+    args::Cli::command().mut_subcommands(|verb| {
+        verb.mut_args(|arg| {
+            let is_empty =
+                arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|v| v.is_empty()));
+            if is_empty { arg.env(None::<&'static str>) } else { arg }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_is_consistent() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,137 @@
+//! Single values. Each error says what is allowed; clap or [`super::error`] names flag and value.
+
+use std::{num::NonZeroU16, time::Duration};
+
+use tracing_subscriber::filter::Targets;
+
+use crate::host::Host;
+
+/// One number and one unit: `60` and `60s` are seconds; also `ms`, `m`, `h`. At least 1 ms, at most
+/// a year: more is a typing error, and no sum of two such durations can overflow.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let error =
+        || "allowed is one number and one unit, such as 60, 60s, 500ms, 2m or 1h, up to 8760h".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    match milliseconds {
+        Some(milliseconds @ 1..=31_536_000_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err(error()),
+    }
+}
+
+/// A lease's TTL: whole seconds, 5 s to 24 h.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .ok()
+        .filter(|ttl| ttl.subsec_millis() == 0 && (5..=86_400).contains(&ttl.as_secs()))
+        .ok_or_else(|| "allowed is a time in whole seconds from 5s to 24h".to_owned())
+}
+
+/// A TCP port.
+pub(super) fn port(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| "allowed is a port from 1 to 65535".to_owned())
+}
+
+/// A number of things, at least 1.
+pub(super) fn count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("allowed is a number from 1 to 1000000".to_owned()),
+    }
+}
+
+/// A host or address.
+pub(super) fn host(text: &str) -> Result<Host, String> {
+    text.parse().map_err(|e: crate::host::InvalidHost| e.to_string())
+}
+
+/// A prefix: segments of printable ASCII, each after a `/`.
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    let is_valid = text.len() <= 1024
+        && text.strip_prefix('/').is_some_and(|path| {
+            path.split('/')
+                .all(|segment| !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_graphic()))
+        });
+    if is_valid {
+        Ok(text.to_owned())
+    } else {
+        Err("allowed is a path such as /services/crate: printable ASCII, a / in front, none at the end"
+            .to_owned())
+    }
+}
+
+/// Which log lines to write.
+pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
+    text.parse().map_err(|_| {
+        "allowed is off, error, warn, info, debug or trace, or a list of target=level".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_duration_is_one_number_and_one_unit() {
+        for (text, milliseconds) in
+            [("60", 60_000), ("60s", 60_000), ("500ms", 500), ("2m", 120_000), ("24h", 86_400_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in [
+            "",
+            "s",
+            "0",
+            "0s",
+            "-1s",
+            "1.5s",
+            "1m30s",
+            "60 s",
+            " 60",
+            "60S",
+            "1d",
+            "99999999999999999999",
+            "8761h",
+            "٣s",
+        ] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_whole_seconds_within_bounds() {
+        for good in ["5", "5000ms", "60s", "24h"] {
+            assert!(ttl(good).is_ok(), "{good}");
+        }
+        for bad in ["4", "5500ms", "25h", "x"] {
+            assert!(ttl(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_a_path_without_an_end() {
+        for good in ["/services/crate", "/a", "/a/b-c_d.e"] {
+            assert!(prefix(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/", "services", "/services/", "//a", "/a b", "/a\n", "/ä"] {
+            assert!(prefix(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".*") {
+            let _ = (duration(&text), ttl(&text), port(&text), count(&text), host(&text), prefix(&text), log_filter(&text));
+        }
+    }
+}

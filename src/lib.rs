@@ -1,0 +1,46 @@
+//! Keeps a CrateDB host announced in etcd exactly while it can be joined.
+//!
+//! # Map of the house
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`cli`] | the command line; the only user of clap |
+//! | [`exit`] | exit codes and what leads to each |
+//! | [`announce`] | the announcer: a pure state machine, the shell around it, the gate |
+//! | [`verbs`] | the other verbs, thin |
+//! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
+//! | [`publish`] | files kept up to date |
+//! | [`render`] | a snapshot as csv, lines, json, env |
+//! | [`snapshot`], [`announcement`], [`host`] | what is announced |
+//! | [`backoff`], [`text`] | small tools |
+//! | [`process`] | signals and logging: what `main` injects |
+//!
+//! `main` may use everything; `verbs` and `announce` use `publish`, `etcd` and `render`; `etcd`
+//! uses `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
+//!
+//! # Words
+//!
+//! A *node* is one CrateDB process on one host. Its *announcement* is the key `<prefix>/<host>` with
+//! a JSON value. A *session* is one lease; the announcement is attached to it. The *holder* is the
+//! lease that the announcement is attached to now, which may be another process's. A *snapshot* is
+//! all announcements of a prefix at one revision. To *withdraw* is to revoke our lease.
+//!
+//! # What always holds
+//!
+//! The key is there exactly while the node can be joined: never missing because etcd hiccupped,
+//! never left behind after a clean stop, never somebody else's. A failed read is never an empty
+//! list. Every remote call has a deadline, on a monotonic clock.
+
+pub mod announce;
+pub mod announcement;
+pub mod backoff;
+pub mod cli;
+pub mod etcd;
+pub mod exit;
+pub mod host;
+pub mod process;
+pub mod publish;
+pub mod render;
+pub mod snapshot;
+pub mod text;
+pub mod verbs;

@@ -1,0 +1,99 @@
+//! Parse, log, run, exit: `main` only translates.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use crate_discovery::{
+    announce,
+    cli::{self, Announce, Invocation, Outcome, Verb},
+    etcd::Registry,
+    exit, host,
+    process::{logging, shutdown},
+    verbs::hosts,
+};
+use tracing::{info, warn};
+
+/// Longest wait for the name service when looking whether our host is known as loopback.
+const LOOKUP: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Outcome::Run(invocation) => *invocation,
+        Outcome::Print(text) => {
+            // A reader that went away has seen enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Outcome::Reject(text) => {
+            let _ = io::stderr().write_all(text.as_bytes());
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    logging::init(invocation.log.clone(), invocation.log_format);
+    let code = run(invocation).unwrap_or_else(|error| {
+        let code = exit::code(&error);
+        if code != 0 {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+        }
+        code
+    });
+    ExitCode::from(code)
+}
+
+fn run(invocation: Invocation) -> anyhow::Result<u8> {
+    let signal = {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the runtime")?;
+        let ended = runtime.block_on(verb(invocation));
+        // A name service that does not answer must not hold us up: its thread ends with the process.
+        runtime.shutdown_background();
+        ended?
+    };
+    Ok(signal.map_or(0, exit::of_signal))
+}
+
+/// Runs the verb. Gives the signal that ended it, where that is not how it should end.
+async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
+    let signal = shutdown::signals().context("failed to handle signals")?;
+    let Invocation { etcd, prefix, warnings, verb, .. } = invocation;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let endpoints = etcd.endpoints.join(",");
+    let registry = Registry::new(etcd, prefix)?;
+    match verb {
+        Verb::Hosts(options) => tokio::select! {
+            done = hosts::run(registry, options) => done.map(|()| None),
+            signal = signal => Ok(Some(signal)),
+        },
+        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout }) => {
+            let host = match host {
+                Some(host) => host,
+                None => host::default_host().context("set \"--host\" or CRATE_DISCOVERY_HOST")?,
+            };
+            let own_key = registry.own_key(&host, &announcement, ttl);
+            info!(
+                version = env!("CARGO_PKG_VERSION"),
+                %host,
+                key = own_key.key(),
+                ttl = %humantime::format_duration(ttl),
+                endpoints,
+                "starting"
+            );
+            let target = announcement.address.unwrap_or(host);
+            tokio::spawn(async move {
+                if host::is_loopback_only(&target, LOOKUP).await {
+                    warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");
+                }
+            });
+            let ended = announce::run(own_key, gate, stop_timeout, async { _ = signal.await }).await;
+            ended.map(|()| None).map_err(Into::into)
+        }
+    }
+}
