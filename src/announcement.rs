@@ -49,6 +49,10 @@ impl Announcement {
     /// # Errors
     /// One sentence on why `value` is no announcement.
     pub fn from_json(value: &[u8]) -> Result<Self, serde_json::Error> {
+        // Serde would also take the fields from a list, by position.
+        if value.trim_ascii_start().first() != Some(&b'{') {
+            return Err(serde_json::Error::custom("it is no JSON object"));
+        }
         serde_json::from_slice(value)
     }
 
@@ -117,6 +121,7 @@ mod tests {
             "",
             "{}",
             "[]",
+            "[4200,4300]",
             "4300",
             "null",
             r#"{"http":4200}"#,

@@ -99,12 +99,12 @@ impl Check {
                 let connector = TlsConnector::from(Arc::new(any_certificate::config()?));
                 let name = ServerName::try_from(self.host.as_str().to_owned())
                     .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-                match connector.connect(name, stream).await {
+                let asked = match connector.connect(name, stream).await {
                     Ok(stream) => self.ask(stream).await,
-                    // The peer's own words in TLS, if only to say that it wants a certificate of ours.
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(()),
-                    Err(error) => Err(error),
-                }
+                    Err(error) => return alert_is_an_answer(error),
+                };
+                // In TLS 1.3 a peer that wants a certificate of ours says so, and closes, only now.
+                asked.or_else(alert_is_an_answer)
             }
         }
     }
@@ -120,6 +120,14 @@ impl Check {
             0 => Err(io::Error::other("closed without an answer")),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whoever speaks TLS, if only to refuse us, is alive.
+fn alert_is_an_answer(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::InvalidData => Ok(()),
+        _ => Err(error),
     }
 }
 

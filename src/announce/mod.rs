@@ -116,7 +116,7 @@ async fn perform(own_key: &mut OwnKey, action: &Action, pace: &mut Pace) -> Even
             Ok(Event::Paused)
         }
         Action::Look(lease) => own_key.look(*lease).await.map(Event::Seen),
-        Action::Grant(lease) => own_key.grant(*lease).await.map(|already| Event::Granted { already }),
+        Action::Grant(lease) => own_key.grant(*lease).await.map(|()| Event::Granted),
         Action::Put(lease, sight) => own_key.put(*lease, sight).await.map(|claimed| match claimed {
             Claimed::Put(sight) => {
                 pace.claimed = Some(Instant::now());

@@ -30,8 +30,8 @@ pub enum State {
         /// The key as its holder put it.
         holder: Sight,
     },
-    /// The gate closed, or the key is another's: our lease is not kept alive any more and is
-    /// revoked until etcd answers.
+    /// The gate closed, the key is another's, or the answer to a grant was lost: our lease is not
+    /// kept alive any more and is revoked until etcd answers.
     Releasing {
         /// Our lease, on its way out.
         session: Session,
@@ -83,9 +83,7 @@ enum Then {
 pub struct Session {
     /// Chosen by us, at random, never used again.
     pub lease: LeaseId,
-    /// Etcd said that the lease is there.
-    pub granted: bool,
-    /// The answer to a grant was lost, and nothing has shown since that etcd acted on it.
+    /// The answer to the grant was lost: whether the lease is there, or will be, is unknown.
     pub unsettled: bool,
 }
 
@@ -137,10 +135,7 @@ pub enum Event {
     /// The key is like this.
     Seen(Sight),
     /// The lease is there.
-    Granted {
-        /// It was there before we asked: an earlier grant under this id, whose answer was lost.
-        already: bool,
-    },
+    Granted,
     /// The key is under our lease now.
     Put(Sight),
     /// The key was no longer as it was seen; nothing was put.
@@ -242,7 +237,9 @@ impl Machine {
             State::Claiming(next) if next.step == step => State::Claiming(next),
             // The outcome of the step is known now: do what waited for it.
             State::Claiming(next) => State::leave(next.session, then),
-            State::Announced { session, .. } => State::leave(Some(session), then),
+            State::Announced { session, .. } | State::Releasing { session, .. } => {
+                State::leave(Some(session), then)
+            }
             state => state,
         }
     }
@@ -252,21 +249,17 @@ impl Machine {
             (Step::Pause, Event::Paused) => claim.step = Step::Look,
             (Step::Look, Event::Seen(sight)) => return self.judge(claim.session, sight, fresh),
             (Step::Look, Event::LeaseGone) => claim.session = None,
-            (Step::Grant(sight), Event::Granted { already }) => {
-                if let Some(session) = &mut claim.session {
-                    session.granted = true;
-                    session.unsettled &= !already;
-                }
-                claim.step = Step::Put(sight.clone());
-            }
+            (Step::Grant(sight), Event::Granted) => claim.step = Step::Put(sight.clone()),
             (Step::Grant(_), Event::Unanswered) => {
-                if let Some(session) = &mut claim.session {
-                    session.unsettled = true;
+                // Not again under the same id: the lost request could be delivered after that
+                // lease was revoked, and a lost put after it, and the key would be an orphan's.
+                if let Some(session) = claim.session {
+                    let session = Session { unsettled: true, ..session };
+                    return State::Releasing { session, holder: None };
                 }
-                claim.step = Step::Look;
             }
             (Step::Grant(_), Event::Refused) => {
-                claim.session = claim.session.filter(|session| session.unsettled);
+                claim.session = None;
                 claim.step = Step::Look;
             }
             (Step::Put(_), Event::Put(sight)) => {
@@ -286,20 +279,14 @@ impl Machine {
 
     /// What to do about the key as it was just read.
     fn judge(&self, session: Option<Session>, sight: Sight, fresh: LeaseId) -> State {
-        let granted = session.filter(|session| session.granted);
-        match granted {
-            Some(session) if sight.is_ours(session.lease) => return State::Announced { session, sight },
-            _ => {}
-        }
-        if !self.takes_over && sight.is_held_by_another(granted.map(|session| session.lease)) {
-            return State::stand_by(session, sight);
-        }
         match session {
-            Some(session) if session.granted => State::claiming(Step::Put(sight), Some(session)),
-            // The same id again: "already exists" is then success.
-            Some(session) => State::claiming(Step::Grant(sight), Some(session)),
+            Some(session) if sight.is_ours(session.lease) => State::Announced { session, sight },
+            _ if !self.takes_over && sight.is_held_by_another(session.map(|session| session.lease)) => {
+                State::stand_by(session, sight)
+            }
+            Some(session) => State::claiming(Step::Put(sight), Some(session)),
             None => {
-                let session = Session { lease: fresh, granted: false, unsettled: false };
+                let session = Session { lease: fresh, unsettled: false };
                 State::claiming(Step::Grant(sight), Some(session))
             }
         }
@@ -376,7 +363,7 @@ impl Claim {
             (Step::Pause, _) => Action::Pause,
             (Step::Grant(_), Some(session)) => Action::Grant(session.lease),
             (Step::Put(sight), Some(session)) => Action::Put(session.lease, sight.clone()),
-            (_, session) => Action::Look(session.filter(|s| s.granted).map(|s| s.lease)),
+            (_, session) => Action::Look(session.map(|session| session.lease)),
         }
     }
 

@@ -211,7 +211,7 @@ impl Connection {
     pub(super) fn judge<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Ok(_) => self.answered(),
-            Err(Error::LeaseNotFound | Error::LeaseExists | Error::TooLarge | Error::Compacted) => {
+            Err(Error::LeaseNotFound | Error::TooLarge | Error::Compacted) => {
                 self.answered();
             }
             Err(Error::Unavailable(reason)) => self.leave(reason),
@@ -224,9 +224,9 @@ impl Connection {
                 if matches!(error, Error::StaleLogin(_)) {
                     self.client = None;
                 }
-                self.refused(&error.to_string(), self.timing.refusal_cap(self.holds_lease));
+                self.refused(error, self.timing.refusal_cap(self.holds_lease));
             }
-            Err(error @ Error::NoSpace) => self.refused(&error.to_string(), self.timing.round_cap()),
+            Err(error @ Error::NoSpace) => self.refused(error, self.timing.round_cap()),
         }
         result
     }
@@ -267,13 +267,18 @@ impl Connection {
         }
     }
 
-    fn refused(&mut self, reason: &str, cap: Duration) {
-        let now = Instant::now();
+    fn refused(&mut self, error: &Error, cap: Duration) {
+        let (now, reason) = (Instant::now(), error.to_string());
         match &self.refused {
-            Some((said, at)) if said == reason && now - *at < REPEAT_REFUSAL => {}
+            Some((said, at)) if *said == reason && now - *at < REPEAT_REFUSAL => {}
             _ => {
-                warn!(endpoint = self.endpoint(), reason, "etcd refuses");
-                self.refused = Some((reason.to_owned(), now));
+                let endpoint = self.endpoint();
+                match error {
+                    Error::NoSpace => warn!(endpoint, reason, "etcd is out of space"),
+                    Error::Unusable(_) => warn!(reason, "unusable file"),
+                    _ => warn!(endpoint, reason, "etcd refuses"),
+                }
+                self.refused = Some((reason, now));
             }
         }
         self.not_before = Some(now + self.refusal_backoff.pause(self.pause_cap(cap)));

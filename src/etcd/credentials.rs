@@ -8,7 +8,7 @@ use std::{
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
+    self, ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
@@ -85,7 +85,9 @@ impl TlsFiles {
             Some(path) => {
                 let file = PemFile::read("--cacert", path)?;
                 for certificate in file.certificates()? {
-                    roots.add(certificate).map_err(|e| file.unusable(e.to_string()))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|e| file.unusable(format!("it holds no valid certificate ({e})")))?;
                 }
                 options = options.ca_certificate(Certificate::from_pem(&file.pem));
             }
@@ -100,7 +102,15 @@ impl TlsFiles {
                 .map_err(|e| cert.unusable(e.to_string()))?
                 .with_root_certificates(roots)
                 .with_client_auth_cert(chain, private_key)
-                .map_err(|e| key.unusable(format!("it does not fit the \"--cert\" file: {e}")))?;
+                .map_err(|error| match error {
+                    rustls::Error::InconsistentKeys(_) => {
+                        key.unusable("it is not the key of the \"--cert\" file")
+                    }
+                    rustls::Error::InvalidCertificate(why) => {
+                        cert.unusable(format!("it holds no valid certificate ({why:?})"))
+                    }
+                    other => key.unusable(format!("it cannot be used: {other}")),
+                })?;
             options = options.identity(Identity::from_pem(&cert.pem, &key.pem));
         }
         Ok(options)

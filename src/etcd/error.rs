@@ -22,9 +22,6 @@ pub enum Error {
     /// The lease is not there (any more).
     #[error("lease not found")]
     LeaseNotFound,
-    /// Only to a grant: the lease is there already.
-    #[error("lease already exists")]
-    LeaseExists,
     /// The answer is larger than we accept.
     #[error("the answer is too large")]
     TooLarge,
@@ -32,7 +29,7 @@ pub enum Error {
     #[error("the revision is compacted")]
     Compacted,
     /// A local file (TLS, password) cannot be used; etcd was not asked.
-    #[error("{0}")]
+    #[error(transparent)]
     Unusable(#[from] UnusableFile),
 }
 
@@ -62,8 +59,6 @@ impl Error {
             Self::NoSpace
         } else if message.contains("lease not found") {
             Self::LeaseNotFound
-        } else if message.contains("lease already exists") {
-            Self::LeaseExists
         } else if message.contains("has been compacted") {
             Self::Compacted
         } else if message.contains("message length too large") || message.contains("larger than max") {

@@ -41,9 +41,6 @@ impl fmt::Debug for LeaseId {
 
 /// Grants `id` for `ttl` (whole seconds). Gives the TTL that etcd chose, which is longer where
 /// `ttl` is below its minimum of 1.5 election timeouts.
-///
-/// # Errors
-/// [`Error::LeaseExists`] when an earlier grant under this id was acted on.
 pub(super) async fn grant(mut client: Client, id: LeaseId, ttl: Duration) -> Result<Duration, Error> {
     let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     let answer = client.lease_grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;

@@ -116,20 +116,15 @@ impl OwnKey {
             .await
     }
 
-    /// Asks for `lease`. Gives whether it was there already, by an earlier grant whose answer was lost.
+    /// Asks for `lease`, an id that was never asked for before.
     ///
     /// # Errors
     /// On [`Error::Unavailable`], or when dropped, whether etcd acted on it is unknown.
-    pub async fn grant(&mut self, lease: LeaseId) -> Result<bool, Error> {
+    pub async fn grant(&mut self, lease: LeaseId) -> Result<(), Error> {
         let ttl = self.ttl;
-        match self.connection.call(|client| lease::grant(client, lease, ttl)).await {
-            Ok(granted) => {
-                self.connection.set_ttl(granted);
-                Ok(false)
-            }
-            Err(Error::LeaseExists) => Ok(true),
-            Err(error) => Err(error),
-        }
+        let granted = self.connection.call(|client| lease::grant(client, lease, ttl)).await?;
+        self.connection.set_ttl(granted);
+        Ok(())
     }
 
     /// Puts the key under `lease` in one transaction, if its mod revision still is that of `sight`.

@@ -33,10 +33,7 @@ fn after(machine: &Machine, events: impl IntoIterator<Item = Event>) -> Machine 
 }
 
 fn announced_under_1() -> Machine {
-    let machine = after(
-        &Machine::new(true),
-        [Event::Seen(absent()), Event::Granted { already: false }, Event::Put(ours(1))],
-    );
+    let machine = after(&Machine::new(true), [Event::Seen(absent()), Event::Granted, Event::Put(ours(1))]);
     assert_eq!(machine.action(), Action::Hold(lease(1), ours(1)));
     machine
 }
@@ -47,7 +44,7 @@ fn a_claim_reads_grants_and_puts() {
     assert_eq!(machine.action(), Action::Look(None));
     let machine = after(&machine, [Event::Seen(absent())]);
     assert_eq!(machine.action(), Action::Grant(lease(1)));
-    let machine = after(&machine, [Event::Granted { already: false }]);
+    let machine = after(&machine, [Event::Granted]);
     assert_eq!(machine.action(), Action::Put(lease(1), absent()));
     announced_under_1();
 }
@@ -62,7 +59,7 @@ fn a_closed_gate_asks_for_nothing() {
 
 #[test]
 fn only_the_first_claim_takes_over() {
-    let machine = after(&Machine::new(true), [Event::Seen(held(77)), Event::Granted { already: false }]);
+    let machine = after(&Machine::new(true), [Event::Seen(held(77)), Event::Granted]);
     assert_eq!(machine.action(), Action::Put(lease(1), held(77)));
     let machine = after(&machine, [Event::Put(ours(1)), Event::Seen(held(78))]);
     assert_eq!(machine.action(), Action::Revoke(lease(1)));
@@ -74,7 +71,7 @@ fn only_the_first_claim_takes_over() {
 
 #[test]
 fn a_lost_answer_is_settled_by_reading() {
-    let machine = after(&Machine::new(true), [Event::Seen(absent()), Event::Granted { already: false }]);
+    let machine = after(&Machine::new(true), [Event::Seen(absent()), Event::Granted]);
     let machine = after(&machine, [Event::Unanswered]);
     assert_eq!(machine.action(), Action::Look(Some(lease(1))));
     assert_eq!(after(&machine, [Event::Seen(ours(1))]).action(), Action::Hold(lease(1), ours(1)));
@@ -82,15 +79,16 @@ fn a_lost_answer_is_settled_by_reading() {
 }
 
 #[test]
-fn a_lost_grant_is_asked_for_again_under_the_same_id() {
-    let machine =
-        after(&Machine::new(true), [Event::Seen(absent()), Event::Unanswered, Event::Seen(absent())]);
-    assert_eq!(machine.action(), Action::Grant(lease(1)));
-    let settled = after(&machine, [Event::Granted { already: true }, Event::Put(ours(1)), Event::Shutdown]);
-    let settled = after(&settled, [Event::Revoked { existed: true }]);
-    assert_eq!(settled.action(), Action::Finish(Ending::Clean));
-    let unsettled = after(&machine, [Event::Unanswered, Event::Shutdown, Event::Revoked { existed: false }]);
-    assert_eq!(unsettled.action(), Action::Finish(Ending::Unconfirmed(lease(1))));
+fn a_lease_whose_grant_was_lost_is_revoked_and_never_used() {
+    let machine = after(&Machine::new(true), [Event::Seen(absent()), Event::Unanswered]);
+    assert_eq!(machine.action(), Action::Revoke(lease(1)));
+    let settled = after(&machine, [Event::Revoked { existed: true }, Event::Seen(absent())]);
+    assert_eq!(settled.action(), Action::Grant(lease(2)));
+    let stopping = after(&machine, [Event::Shutdown]);
+    let gone = after(&stopping, [Event::Revoked { existed: true }]);
+    assert_eq!(gone.action(), Action::Finish(Ending::Clean));
+    let unknown = after(&stopping, [Event::Revoked { existed: false }]);
+    assert_eq!(unknown.action(), Action::Finish(Ending::Unconfirmed(lease(1))));
 }
 
 #[test]
@@ -129,11 +127,11 @@ fn a_gate_that_reopens_waits_for_the_old_lease_to_go() {
 fn a_request_on_its_way_is_waited_for() {
     let machine = after(&Machine::new(true), [Event::Seen(absent()), Event::Shutdown]);
     assert_eq!(machine.action(), Action::Grant(lease(1)));
-    assert_eq!(after(&machine, [Event::Granted { already: false }]).action(), Action::Revoke(lease(1)));
+    assert_eq!(after(&machine, [Event::Granted]).action(), Action::Revoke(lease(1)));
     assert_eq!(after(&machine, [Event::Refused]).action(), Action::Finish(Ending::Clean));
     assert_eq!(after(&machine, [Event::TimeUp]).action(), Action::Finish(Ending::Unconfirmed(lease(1))));
     let closed = after(&Machine::new(true), [Event::Seen(absent()), Event::GateClosed, Event::GateOpened]);
-    assert_eq!(after(&closed, [Event::Granted { already: false }]).action(), Action::Put(lease(1), absent()));
+    assert_eq!(after(&closed, [Event::Granted]).action(), Action::Put(lease(1), absent()));
 }
 
 /// What etcd and the world may answer to an action; `choice` picks.
@@ -152,7 +150,7 @@ fn answer(action: &Action, choice: u8) -> Event {
         (_, 2) => Event::Refused,
         (Action::Look(known), 3 | 4) if known.is_some() => Event::LeaseGone,
         (Action::Look(known), _) => Event::Seen(any_sight(*known)),
-        (Action::Grant(_), n) => Event::Granted { already: n % 2 == 0 },
+        (Action::Grant(_), _) => Event::Granted,
         (Action::Put(..), 3..=5) => Event::Changed,
         (Action::Put(..) | Action::Hold(..), 6 | 7) => Event::LeaseGone,
         (Action::Put(lease, _), _) => Event::Put(Sight { lease: Some(*lease), ..ours(1) }),
@@ -173,18 +171,10 @@ struct Judge {
 }
 
 impl Judge {
-    fn event(&mut self, action: &Action, event: &Event, machine: &Machine) {
+    fn event(&mut self, action: &Action, event: &Event) {
         match (action, event) {
             (_, Event::LeaseGone | Event::Revoked { .. }) => self.live = None,
-            // A refused grant left nothing, unless an earlier one under its id may have.
-            (Action::Grant(_), Event::Refused) => {
-                let kept = matches!(machine.state(), State::Claiming(claim) if claim.session.is_some());
-                let releasing =
-                    matches!(machine.state(), State::Releasing { .. } | State::Withdrawing { .. });
-                if !kept && !releasing {
-                    self.live = None;
-                }
-            }
+            (Action::Grant(_), Event::Refused) => self.live = None,
             _ => {}
         }
     }
@@ -233,7 +223,7 @@ proptest! {
             }
             judge.stopping |= event == Event::Shutdown;
             machine.on(event.clone(), lease(number));
-            judge.event(&before, &event, &machine);
+            judge.event(&before, &event);
             judge.action(&before, &machine.action());
         }
 
