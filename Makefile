@@ -1,0 +1,50 @@
+# The build, the tests and the demo of crate-discovery. `make` alone lists what there is.
+#
+# demo and test are complete: on a fresh Debian with cargo, make, git and root they install what is missing
+# (.ci/install) and then do what they say.
+
+# Where rustup puts cargo, for shells that have not been opened anew since.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export CARGO_TARGET_DIR ?= target
+
+# etcd 3.4, which Debian 12 ships, starts on 64-bit ARM only when told that one means it.
+ifeq ($(shell uname -m),aarch64)
+export ETCD_UNSUPPORTED_ARCH := arm64
+endif
+
+BINARY := $(CARGO_TARGET_DIR)/release/crate-discovery
+SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh)
+
+.PHONY: help build demo test lint bench clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+build: ## the release binary, target/release/crate-discovery
+	@.ci/install cargo cc protoc
+	cargo build --release --locked
+
+demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
+	@.ci/install cargo cc protoc etcd
+	cargo build --release --locked
+	@tests/demo.sh $(BINARY)
+
+test: ## every test, on a real etcd
+	@.ci/install cargo cc protoc etcd
+	cargo test --locked
+
+lint: ## formatting, clippy, the docs and the shell scripts
+	@.ci/install cargo cc protoc shellcheck
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+	shellcheck $(SCRIPTS)
+
+bench: ## what the sidekick costs: disk, memory, threads, writes to etcd
+	@.ci/install cargo cc protoc etcd
+	cargo bench --locked --bench footprint
+
+clean: ## remove what was built
+	cargo clean
