@@ -3,15 +3,25 @@
 /// Longest text from elsewhere that is shown, in characters.
 const LONGEST: usize = 200;
 
-/// Bytes that somebody else wrote, safe to print: escaped, one line, and cut when long.
-pub fn escape(bytes: &[u8]) -> String {
-    // An escape is at most ten characters for each byte; no need to decode a megabyte to show a line.
+/// Bytes that somebody else wrote, as a text for a log field, which the log quotes and escapes: cut
+/// when long, with `\xff` for what is not UTF-8.
+pub fn decode(bytes: &[u8]) -> String {
+    // No need to decode a megabyte to show a line; a character has at most four bytes.
     let head = &bytes[..bytes.len().min(4 * LONGEST)];
-    let mut escaped = String::from_utf8_lossy(head).escape_debug().take(LONGEST + 1).collect::<String>();
-    if escaped.chars().count() > LONGEST || head.len() < bytes.len() {
-        escaped = escaped.chars().take(LONGEST).chain(['…']).collect();
+    let mut text = String::new();
+    for chunk in head.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
-    escaped
+    if text.chars().count() > LONGEST || head.len() < bytes.len() {
+        text = text.chars().take(LONGEST).chain(['…']).collect();
+    }
+    text
+}
+
+/// As [`decode`], and safe to print anywhere: one line, no control characters.
+pub fn escape(bytes: &[u8]) -> String {
+    decode(bytes).escape_debug().to_string()
 }
 
 /// An I/O error as a person says it: "no such file or directory", without "(os error 2)".
@@ -50,6 +60,7 @@ mod tests {
     fn what_is_shown_of_a_long_key_is_short() {
         assert_eq!(escape(b"/services/crate/a\n\x1b[31m"), "/services/crate/a\\n\\u{1b}[31m");
         assert_eq!(escape(&vec![b'x'; 1_000_000]).chars().count(), LONGEST + 1);
+        assert_eq!(decode(b"a\xff\xfeb"), "a\\xff\\xfeb");
     }
 
     proptest! {
@@ -57,7 +68,7 @@ mod tests {
         fn escaped_bytes_are_one_printable_line(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let escaped = escape(&bytes);
             prop_assert!(escaped.chars().all(|c| !c.is_control()));
-            prop_assert!(escaped.chars().count() <= LONGEST + 1);
+            prop_assert!(decode(&bytes).chars().count() <= LONGEST + 1);
         }
     }
 }

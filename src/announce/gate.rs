@@ -167,6 +167,7 @@ pub async fn run(settings: Settings, gate: watch::Sender<bool>) -> Infallible {
     let mut counter = Counter { open: *gate.borrow(), contrary: 0, rise: settings.rise, fall: settings.fall };
     let mut ticks = interval(settings.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut said = false;
     loop {
         ticks.tick().await;
         let probed = probe_all(&settings).await;
@@ -176,6 +177,10 @@ pub async fn run(settings: Settings, gate: watch::Sender<bool>) -> Infallible {
                 Err(reason) => warn!(reason, "gate closed"),
             }
             gate.send_replace(counter.open);
+        } else if let (Err(reason), false, false) = (probed, counter.open, said) {
+            // Whoever wonders at night why nothing is announced finds the reason in the log.
+            info!(reason, "waiting for the node");
+            said = true;
         }
     }
 }

@@ -29,14 +29,17 @@ Exit codes:
 
 // A variable beside each flag would make `--help` twice as wide as a terminal.
 const ANNOUNCE_VARIABLES: &str = "\
-Every other flag is also a variable: --check-interval is CRATE_DISCOVERY_CHECK_INTERVAL, and so on.
-A flag beats a variable. Passwords: --password-file, $CREDENTIALS_DIRECTORY/etcd-password,
-ETCDCTL_PASSWORD, ETCDCTL_USER, in this order.";
+The options above are also variables: --check-interval is CRATE_DISCOVERY_CHECK_INTERVAL, and so on.
+Of the connection: CRATE_DISCOVERY_PASSWORD_FILE, CRATE_DISCOVERY_PREFIX,
+CRATE_DISCOVERY_REQUEST_TIMEOUT, CRATE_DISCOVERY_LOG, CRATE_DISCOVERY_LOG_FORMAT.
+A flag beats a variable. The password is taken from --password-file,
+$CREDENTIALS_DIRECTORY/etcd-password, ETCDCTL_PASSWORD or ETCDCTL_USER, in this order.";
 
 const HOSTS_VARIABLES: &str = "\
-The other connection flags are also variables: --request-timeout is CRATE_DISCOVERY_REQUEST_TIMEOUT,
-and so on. A flag beats a variable. Passwords: --password-file,
-$CREDENTIALS_DIRECTORY/etcd-password, ETCDCTL_PASSWORD, ETCDCTL_USER, in this order.";
+More variables of the connection: CRATE_DISCOVERY_PASSWORD_FILE, CRATE_DISCOVERY_PREFIX,
+CRATE_DISCOVERY_REQUEST_TIMEOUT, CRATE_DISCOVERY_LOG, CRATE_DISCOVERY_LOG_FORMAT.
+A flag beats a variable. The password is taken from --password-file,
+$CREDENTIALS_DIRECTORY/etcd-password, ETCDCTL_PASSWORD or ETCDCTL_USER, in this order.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -122,7 +125,7 @@ pub(super) struct Hosts {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct Connection {
-    /// Members of etcd
+    /// Etcd URLs
     #[arg(
         long,
         value_name = "URL,…",
@@ -146,13 +149,13 @@ pub(super) struct Connection {
     /// The user's password, read anew at every login
     #[arg(long, value_name = "FILE", env = "CRATE_DISCOVERY_PASSWORD_FILE", hide_env = true)]
     pub password_file: Option<PathBuf>,
-    /// Directory in etcd, one for each CrateDB cluster
+    /// Where in etcd, one for each cluster
     #[arg(long, env = "CRATE_DISCOVERY_PREFIX", hide_env = true, default_value = "/services/crate", value_parser = prefix)]
     pub prefix: String,
     /// Longest wait for one answer
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_REQUEST_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
     pub request_timeout: Duration,
-    /// off, error, warn, info, debug, trace or target=level,…
+    /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "FILTER", env = "CRATE_DISCOVERY_LOG", hide_env = true, default_value = "info", value_parser = log_filter)]
     pub log: Targets,
     /// How to write the log: text or json

@@ -7,7 +7,7 @@ use super::{connection::Connection, error::Error};
 use crate::{
     announcement::Announcement,
     snapshot::{Node, Snapshot},
-    text::escape,
+    text::decode,
 };
 
 /// Keys in one page. A page that is too large for a message (4 MB) is halved.
@@ -71,8 +71,7 @@ fn node(kv: &KeyValue, directory: &str) -> Option<Node> {
     };
     read()
         .inspect_err(|reason| {
-            let (key, reason) = (escape(kv.key()), escape(reason.as_bytes()));
-            warn!(%key, %reason, "skipped a key that is no announcement");
+            warn!(key = decode(kv.key()), reason, "skipped a key that is no announcement");
         })
         .ok()
 }

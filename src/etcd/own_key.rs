@@ -11,7 +11,7 @@ use super::{
     lease::{self, KeepAlive, LeaseId},
     watch::Watch,
 };
-use crate::text::escape;
+use crate::text::decode;
 
 /// The key as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub enum Content {
     Absent,
     /// The value that we put.
     Ours,
-    /// Another value, escaped and cut for logs.
+    /// Another value, decoded and cut for logs.
     Other(String),
 }
 
@@ -260,7 +260,7 @@ fn sight(kv: Option<&KeyValue>, value: &str) -> Sight {
             content: if kv.value() == value.as_bytes() {
                 Content::Ours
             } else {
-                Content::Other(escape(kv.value()))
+                Content::Other(decode(kv.value()))
             },
         },
         _ => Sight { mod_revision: 0, lease: None, content: Content::Absent },
