@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use crate_discovery::{
     announce,
-    cli::{self, Announce, Invocation, Outcome, Verb},
+    cli::{self, Announce, Invocation, LogFormat, Outcome, Verb},
     etcd::Registry,
     exit, host,
     process::{logging, shutdown},
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    logging::init(invocation.log.clone(), invocation.log_format);
+    logging::init(invocation.log.clone(), invocation.log_format == LogFormat::Json);
     let code = run(invocation).unwrap_or_else(|error| {
         let code = exit::code(&error);
         if code != 0 {

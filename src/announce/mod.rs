@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::state::{Action, Ending, Event, Machine, State, Step};
-use crate::etcd::{Claimed, Content, Error, LeaseId, Noticed, OwnKey, Sight};
+use crate::etcd::{Claimed, Content, Error, LeaseId, OwnKey, Sight};
 
 /// A key that somebody keeps taking away is put back at most this often.
 const REPAIR_EVERY: Duration = Duration::from_secs(1);
@@ -64,6 +64,8 @@ pub async fn run(
     let mut probing = pin!(gate::run(gate, gate_sender));
     let mut shutdown = pin!(shutdown);
     let mut time_up = pin!(sleep(Duration::ZERO));
+    // How long a grant or put may still be on its way after shutdown: its endpoint may be dead.
+    let mut cut = pin!(sleep(Duration::ZERO));
     let (mut stopping, mut hurried) = (false, false);
     let mut machine = Machine::new(*gate_open.borrow());
     let mut pace = Pace::default();
@@ -73,6 +75,7 @@ pub async fn run(
         if let Action::Finish(ending) = action {
             return finish(ending, &own_key, stop_timeout);
         }
+        let in_flight = own_key.hurried_attempt(stop_timeout);
         {
             let mut work = pin!(perform(&mut own_key, &action, &mut pace));
             loop {
@@ -85,9 +88,11 @@ pub async fn run(
                         info!("withdrawing");
                         stopping = true;
                         time_up.set(sleep(stop_timeout));
+                        cut.set(sleep(in_flight));
                         (Event::Shutdown, false)
                     }
                     () = &mut time_up, if stopping => (Event::TimeUp, false),
+                    () = &mut cut, if stopping && !hurried => (Event::Unanswered, true),
                     never = &mut probing => match never {},
                 };
                 let before = machine.state().clone();
@@ -143,11 +148,7 @@ async fn hold(
     pace: &mut Pace,
 ) -> Result<Event, Error> {
     pace.seen_live = false;
-    let noticed = own_key.hold(lease, sight, || pace.seen_live = true).await?;
-    Ok(match noticed {
-        Noticed::Changed(sight) => Event::Seen(sight),
-        Noticed::LeaseGone => Event::LeaseGone,
-    })
+    own_key.hold(lease, sight, || pace.seen_live = true).await.map(Event::Seen)
 }
 
 /// How soon a loss is claimed again.
@@ -185,7 +186,7 @@ fn report(key: &str, before: &State, event: &Event, after: &State) {
             let reason = match sight.content {
                 Content::Absent => "the key was deleted",
                 Content::Ours => "the key was detached from our lease",
-                Content::Other(_) => "the key was overwritten",
+                Content::Other(_) | Content::TooLarge => "the key was overwritten",
             };
             warn!(lease = %session.lease, reason, "lost");
         }
@@ -195,9 +196,7 @@ fn report(key: &str, before: &State, event: &Event, after: &State) {
             warn!(holder = holder_of(sight), value = value(sight), "standing by");
         }
         (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!("the key is free"),
-        (State::Releasing { .. }, _, State::Waiting) | (State::Standby { .. }, _, State::Waiting) => {
-            info!("withdrawn while the gate is closed");
-        }
+        (State::Releasing { .. }, _, State::Waiting) => info!("withdrawn while the gate is closed"),
         _ => {}
     }
 }
@@ -211,6 +210,7 @@ fn value(sight: &Sight) -> &str {
         Content::Absent => "",
         Content::Ours => "the same as ours",
         Content::Other(value) => value,
+        Content::TooLarge => "too large to read",
     }
 }
 

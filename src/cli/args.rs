@@ -6,8 +6,9 @@ use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use tracing_subscriber::filter::Targets;
 
+use super::LogFormat;
 use super::values::{count, duration, host, log_filter, port, prefix, ttl};
-use crate::{announcement::Port, host::Host, process::logging::LogFormat, render::Format};
+use crate::{announcement::Port, host::Host, render::Format};
 
 /// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
 #[derive(Debug, Parser)]

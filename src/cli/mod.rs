@@ -10,9 +10,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
 
-use crate::{
-    announce::gate, announcement::Announcement, etcd, host::Host, process::logging::LogFormat, verbs::hosts,
-};
+use crate::{announce::gate, announcement::Announcement, etcd, host::Host, verbs::hosts};
 
 /// A command line that was understood, or what to say instead.
 #[derive(Debug)]
@@ -41,6 +39,16 @@ pub struct Invocation {
     pub warnings: Vec<String>,
     /// The verb.
     pub verb: Verb,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `<time>  INFO announced key="/services/crate/a" …`
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// The verb and its options.

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU16, time::Duration};
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::host::Host;
 
@@ -70,7 +70,11 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
 
 /// Which log lines to write.
 pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
-    text.parse().map_err(|_| {
+    // A misspelt level would be taken for a target, and everything else be silenced.
+    let is_known =
+        |item: &str| !item.is_empty() && (item.contains('=') || item.parse::<LevelFilter>().is_ok());
+    let targets = text.split(',').all(is_known).then(|| text.parse().ok()).flatten();
+    targets.ok_or_else(|| {
         "allowed is off, error, warn, info, debug or trace, or a list of target=level".to_owned()
     })
 }
@@ -115,6 +119,16 @@ mod tests {
         }
         for bad in ["4", "5500ms", "25h", "x"] {
             assert!(ttl(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_no_filter() {
+        for good in ["off", "info", "DEBUG", "crate_discovery=debug", "warn,h2=trace"] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["inof", "", "info,", "crate_discovery=loud"] {
+            assert!(log_filter(bad).is_err(), "{bad:?}");
         }
     }
 

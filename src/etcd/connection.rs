@@ -125,9 +125,14 @@ impl Connection {
         self.holds_lease = holds_lease;
     }
 
+    /// One attempt, where everything has to be done within `limit`: each endpoint gets its turn.
+    pub(super) fn hurried_attempt(&self, limit: Duration) -> Duration {
+        (limit / (2 * self.timing.endpoints.max(3))).min(self.timing.attempt())
+    }
+
     /// Everything has to be done within `limit` from now on.
     pub(super) fn hurry(&mut self, limit: Duration) {
-        self.hurry = Some(limit / (2 * self.timing.endpoints.max(3)));
+        self.hurry = Some(self.hurried_attempt(limit));
         self.not_before = None;
     }
 
@@ -211,22 +216,29 @@ impl Connection {
     pub(super) fn judge<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Ok(_) => self.answered(),
-            Err(Error::LeaseNotFound | Error::TooLarge | Error::Compacted) => {
+            Err(Error::LeaseNotFound | Error::LeaseExists | Error::TooLarge | Error::Compacted) => {
                 self.answered();
             }
             Err(Error::Unavailable(reason)) => self.leave(reason),
             Err(Error::StaleLogin(reason)) if !self.login_renewed => {
                 debug!(endpoint = self.endpoint(), reason, "logging in again");
+                self.answered();
                 self.login_renewed = true;
                 self.client = None;
             }
             Err(error @ (Error::StaleLogin(_) | Error::Refused(_) | Error::Unusable(_))) => {
+                if !matches!(error, Error::Unusable(_)) {
+                    self.answered();
+                }
                 if matches!(error, Error::StaleLogin(_)) {
                     self.client = None;
                 }
                 self.refused(error, self.timing.refusal_cap(self.holds_lease));
             }
-            Err(error @ Error::NoSpace) => self.refused(error, self.timing.round_cap()),
+            Err(error @ Error::NoSpace) => {
+                self.answered();
+                self.refused(error, self.timing.round_cap());
+            }
         }
         result
     }

@@ -1,7 +1,7 @@
 //! TLS files and the password, read anew at every login so that rotation needs no restart.
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -128,7 +128,7 @@ impl Login {
             Password::File(path, option) => (path, *option),
         };
         let unusable = |reason: String| UnusableFile { option, path: path.clone(), reason };
-        let bytes = fs::read(path).map_err(|e| unusable(plain_io(&e)))?;
+        let bytes = read_file(path).map_err(|e| unusable(plain_io(&e)))?;
         let text = String::from_utf8(bytes).map_err(|_| unusable("it is not UTF-8".to_owned()))?;
         // One newline is the editor's, a second one would be the password's.
         let password = text.strip_suffix('\n').unwrap_or(&text);
@@ -150,7 +150,7 @@ struct PemFile<'a> {
 impl<'a> PemFile<'a> {
     fn read(option: &'static str, path: &'a Path) -> Result<Self, UnusableFile> {
         let mut file = Self { option, path, pem: Vec::new() };
-        file.pem = fs::read(path).map_err(|e| file.unusable(plain_io(&e)))?;
+        file.pem = read_file(path).map_err(|e| file.unusable(plain_io(&e)))?;
         Ok(file)
     }
 
@@ -166,5 +166,15 @@ impl<'a> PemFile<'a> {
 
     fn unusable(&self, reason: impl Into<String>) -> UnusableFile {
         UnusableFile { option: self.option, path: self.path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// Reads a regular file: a pipe or a device could keep us from keeping the lease alive.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let kind = fs::metadata(path)?;
+    if kind.is_file() || kind.is_dir() {
+        fs::read(path)
+    } else {
+        Err(io::Error::other("it is no regular file"))
     }
 }

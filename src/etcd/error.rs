@@ -22,6 +22,9 @@ pub enum Error {
     /// The lease is not there (any more).
     #[error("lease not found")]
     LeaseNotFound,
+    /// Only to a grant: the id is somebody's already. Ours are asked for once.
+    #[error("lease already exists")]
+    LeaseExists,
     /// The answer is larger than we accept.
     #[error("the answer is too large")]
     TooLarge,
@@ -50,7 +53,7 @@ impl Error {
         let text = || plain(&escape(message.trim_start_matches("etcdserver: ").as_bytes()));
         if message.contains("user name is empty") {
             // Etcd's own words would send the operator looking for an empty setting.
-            Self::StaleLogin("login required: set \"--user\" and a password".to_owned())
+            Self::StaleLogin("login required (\"--user\" and a password)".to_owned())
         } else if STALE_LOGIN.iter().any(has) {
             Self::StaleLogin(text())
         } else if REFUSED.iter().any(has) {
@@ -59,6 +62,8 @@ impl Error {
             Self::NoSpace
         } else if message.contains("lease not found") {
             Self::LeaseNotFound
+        } else if message.contains("lease already exists") {
+            Self::LeaseExists
         } else if message.contains("has been compacted") {
             Self::Compacted
         } else if message.contains("message length too large") || message.contains("larger than max") {

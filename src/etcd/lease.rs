@@ -1,6 +1,10 @@
 //! One lease: granted under an id of our choice, kept alive, revoked.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
 
 use etcd_client::{Client, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, sleep_until};
@@ -13,8 +17,12 @@ pub struct LeaseId(i64);
 
 impl LeaseId {
     /// An id that was never used before.
+    ///
+    /// `RandomState` is keyed by the operating system. A generator seeded from the clock would give
+    /// two machines that were cloned or booted together one id, and one would revoke the other's.
     pub fn random() -> Self {
-        Self(fastrand::i64(1..))
+        let bits = RandomState::new().build_hasher().finish() >> 1;
+        Self(i64::try_from(bits).unwrap_or(i64::MAX).max(1))
     }
 
     /// The id etcd shows for a key: zero means that no lease is attached.
@@ -41,6 +49,9 @@ impl fmt::Debug for LeaseId {
 
 /// Grants `id` for `ttl` (whole seconds). Gives the TTL that etcd chose, which is longer where
 /// `ttl` is below its minimum of 1.5 election timeouts.
+///
+/// # Errors
+/// [`Error::LeaseExists`] when `id` is somebody's already.
 pub(super) async fn grant(mut client: Client, id: LeaseId, ttl: Duration) -> Result<Duration, Error> {
     let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     let answer = client.lease_grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;

@@ -1,5 +1,7 @@
 //! All announcements of a prefix, in pages at one pinned revision.
 
+use std::collections::HashSet;
+
 use etcd_client::{Client, GetOptions, GetResponse, KeyValue};
 use tracing::warn;
 
@@ -14,11 +16,15 @@ use crate::{
 const PAGE: i64 = 1000;
 
 /// Lists what is announced under `<prefix>/`. What is no valid announcement is skipped with one
-/// warning that names the key.
+/// warning that names the key, unless it is in `warned` already.
 ///
 /// # Errors
 /// See [`Error`]: a read that failed is never an empty list. Safe to drop.
-pub(super) async fn list(connection: &mut Connection, prefix: &str) -> Result<Snapshot, Error> {
+pub(super) async fn list(
+    connection: &mut Connection,
+    prefix: &str,
+    warned: &mut HashSet<Vec<u8>>,
+) -> Result<Snapshot, Error> {
     let directory = format!("{prefix}/");
     // The key after every key that begins with "<prefix>/": "0" follows "/".
     let end = format!("{prefix}0");
@@ -41,7 +47,7 @@ pub(super) async fn list(connection: &mut Connection, prefix: &str) -> Result<Sn
             // Every further page reads the store as it was for the first.
             revision = page.header().map_or(0, etcd_client::ResponseHeader::revision);
         }
-        nodes.extend(page.kvs().iter().filter_map(|kv| node(kv, &directory)));
+        nodes.extend(page.kvs().iter().filter_map(|kv| node(kv, &directory, warned)));
         match page.kvs().last() {
             Some(last) if page.more() => {
                 from = [last.key(), b"\0"].concat();
@@ -60,7 +66,7 @@ async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> R
     answer
 }
 
-fn node(kv: &KeyValue, directory: &str) -> Option<Node> {
+fn node(kv: &KeyValue, directory: &str, warned: &mut HashSet<Vec<u8>>) -> Option<Node> {
     let read = || -> Result<Node, String> {
         let host = kv.key().strip_prefix(directory.as_bytes()).unwrap_or_default();
         let host = std::str::from_utf8(host).map_err(|_| "the host is not UTF-8".to_owned())?;
@@ -71,7 +77,9 @@ fn node(kv: &KeyValue, directory: &str) -> Option<Node> {
     };
     read()
         .inspect_err(|reason| {
-            warn!(key = decode(kv.key()), reason, "skipped a key that is no announcement");
+            if warned.insert(kv.key().to_owned()) {
+                warn!(key = decode(kv.key()), reason, "skipped a key that is no announcement");
+            }
         })
         .ok()
 }

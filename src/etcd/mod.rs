@@ -13,7 +13,7 @@ mod own_key;
 pub mod timing;
 mod watch;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use self::connection::Connection;
 pub use self::{
@@ -21,7 +21,7 @@ pub use self::{
     endpoint::parse_endpoints,
     error::Error,
     lease::LeaseId,
-    own_key::{Claimed, Content, Noticed, OwnKey, Sight},
+    own_key::{Claimed, Content, OwnKey, Sight},
 };
 use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};
 
@@ -30,6 +30,8 @@ use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};
 pub struct Registry {
     connection: Connection,
     prefix: String,
+    /// Keys that were warned about, so that each is once.
+    warned: HashSet<Vec<u8>>,
 }
 
 impl Registry {
@@ -38,20 +40,22 @@ impl Registry {
     /// # Errors
     /// [`Error::Unusable`] when a TLS or password file cannot be used.
     pub fn new(options: Options, prefix: String) -> Result<Self, Error> {
-        Ok(Self { connection: Connection::new(options)?, prefix })
+        Ok(Self { connection: Connection::new(options)?, prefix, warned: HashSet::new() })
     }
 
-    /// Lists the announcements, at the latest after one attempt at every endpoint.
+    /// Lists the announcements. Each page is one attempt; a list that fails is begun again at the
+    /// next endpoint, until each had its turn.
     ///
     /// # Errors
     /// The last failure. A read that failed is never an empty list. Safe to drop.
     pub async fn list(&mut self) -> Result<Snapshot, Error> {
         let mut endpoints_left = self.connection.endpoint_count();
-        let mut login_left = 1;
+        // Once: etcd was compacted while we read, or took our token for stale.
+        let mut again = true;
         loop {
-            match list::list(&mut self.connection, &self.prefix).await {
-                Err(Error::Unavailable(_) | Error::Compacted) if endpoints_left > 1 => endpoints_left -= 1,
-                Err(Error::StaleLogin(_)) if login_left > 0 => login_left -= 1,
+            match list::list(&mut self.connection, &self.prefix, &mut self.warned).await {
+                Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+                Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
                 result => return result,
             }
         }

@@ -1,14 +1,17 @@
 //! Our own key: look at it, claim it, hold it, give it back. What the announcer asks of etcd.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
-use etcd_client::{Client, Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
-use tokio::time::{Instant, timeout_at};
+use etcd_client::{
+    Client, Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp,
+};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     connection::{Connection, bounded},
     error::Error,
     lease::{self, KeepAlive, LeaseId},
+    timing::Timing,
     watch::Watch,
 };
 use crate::text::decode;
@@ -33,6 +36,8 @@ pub enum Content {
     Ours,
     /// Another value, decoded and cut for logs.
     Other(String),
+    /// Another value, larger than we accept.
+    TooLarge,
 }
 
 impl Sight {
@@ -45,15 +50,6 @@ impl Sight {
     pub fn is_held_by_another(&self, ours: Option<LeaseId>) -> bool {
         self.lease.is_some() && self.lease != ours
     }
-}
-
-/// Why a hold, or a watch while standing by, ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Noticed {
-    /// The key is no longer as it was seen.
-    Changed(Sight),
-    /// Our lease is gone.
-    LeaseGone,
 }
 
 /// How a put ended.
@@ -87,6 +83,12 @@ impl OwnKey {
     /// The TTL that etcd granted, or the one asked for as long as none was granted.
     pub fn ttl(&self) -> Duration {
         self.connection.timing().ttl.unwrap_or(self.ttl)
+    }
+
+    /// How long a request that is on its way may still take when everything has to be done within
+    /// `limit`.
+    pub fn hurried_attempt(&self, limit: Duration) -> Duration {
+        self.connection.hurried_attempt(limit)
     }
 
     /// From now on everything has to be done within `limit`: attempts are cut so that each endpoint
@@ -127,18 +129,25 @@ impl OwnKey {
         Ok(())
     }
 
-    /// Puts the key under `lease` in one transaction, if its mod revision still is that of `sight`.
+    /// Puts the key under `lease` in one transaction, if mod revision and lease still are those of
+    /// `sight`.
     ///
     /// # Errors
     /// [`Error::LeaseNotFound`] when `lease` is gone. On [`Error::Unavailable`], or when dropped,
     /// whether etcd acted on it is unknown.
     pub async fn put(&mut self, lease: LeaseId, sight: &Sight) -> Result<Claimed, Error> {
-        let unchanged = Compare::mod_revision(self.key.as_str(), CompareOp::Equal, sight.mod_revision);
+        self.connection.set_holds_lease(true);
+        let key = self.key.as_str();
+        let unchanged = [
+            Compare::mod_revision(key, CompareOp::Equal, sight.mod_revision),
+            // A store that lost its data counts its revisions anew: the same one may be another's.
+            Compare::lease(key, CompareOp::Equal, sight.lease.map_or(0, LeaseId::get)),
+        ];
         let options = PutOptions::new().with_lease(lease.get());
-        let put = TxnOp::put(self.key.as_str(), self.value.as_str(), Some(options));
-        let txn = Txn::new().when([unchanged]).and_then([put]);
+        let put = TxnOp::put(key, self.value.as_str(), Some(options));
+        let txn = Txn::new().when(unchanged).and_then([put]);
         let answer = self.connection.call(async |mut client| Ok(client.txn(txn).await?)).await?;
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = answer.header().map_or(0, ResponseHeader::revision);
         if !answer.succeeded() {
             return Ok(Claimed::Changed);
         }
@@ -159,13 +168,13 @@ impl OwnKey {
     /// `established` is called once everything is known to be well.
     ///
     /// # Errors
-    /// The first failure of either; the endpoint is left then. Safe to drop.
+    /// The first failure of either; [`Error::LeaseNotFound`] when `lease` is gone. Safe to drop.
     pub async fn hold(
         &mut self,
         lease: Option<LeaseId>,
         known: &Sight,
-        mut established: impl FnMut(),
-    ) -> Result<Noticed, Error> {
+        established: impl FnOnce(),
+    ) -> Result<Sight, Error> {
         self.connection.set_holds_lease(lease.is_some());
         let attempt = self.connection.open().await?;
         let timing = self.connection.timing();
@@ -178,40 +187,49 @@ impl OwnKey {
                     None => Ok(None),
                 }
             };
-            let observe = async {
+            let watch = async {
                 let (sight, revision) = read(client.clone(), key, value).await?;
-                let watch = Watch::key(client.clone(), key, revision + 1, timing.attempt()).await?;
+                // From this revision, not the next: etcd since 3.6 answers no request for progress
+                // while a watch waits for a revision that is not there yet. The event that may come
+                // again is as it was seen, unless it is one that cannot be received.
+                let first = if sight.content == Content::TooLarge { revision + 1 } else { revision };
+                let watch = Watch::key(client.clone(), key, first, timing.attempt()).await?;
                 Ok((sight, watch))
             };
-            tokio::try_join!(keep_alive, observe)
+            tokio::try_join!(keep_alive, watch)
         };
-        let started = bounded(attempt.deadline, start).await;
-        let (keep_alive, (sight, watch)) = match self.connection.judge(started) {
+        let (keep_alive, (sight, watch)) = match bounded(attempt.deadline, start).await {
             Ok(started) => started,
-            Err(Error::LeaseNotFound) => return Ok(Noticed::LeaseGone),
-            Err(error) => return Err(error),
+            Err(error) => return self.connection.judge(Err(error)),
         };
         if sight != *known {
-            return Ok(Noticed::Changed(sight));
+            return self.connection.judge(Ok(sight));
         }
-        self.connection.accepted();
         established();
 
-        let renew = async {
+        let mut renew = pin!(async {
             match keep_alive {
                 Some(keep_alive) => keep_alive.run(timing).await,
                 None => std::future::pending().await,
             }
+        });
+        let mut observe = pin!(observe(client.clone(), watch, key, value, known, timing));
+        // A member that answers and then cuts every stream is no good one: back-offs are reset only
+        // once the streams have lived for a while.
+        let mut lived = pin!(sleep(timing.attempt()));
+        let mut proved = false;
+        let ended = loop {
+            tokio::select! {
+                error = &mut renew => break error.map(|never: Infallible| match never {}),
+                changed = &mut observe => break changed,
+                () = &mut lived, if !proved => {
+                    proved = true;
+                    self.connection.answered();
+                    self.connection.accepted();
+                }
+            }
         };
-        let ended = tokio::select! {
-            error = renew => error.map(|never: Infallible| match never {}),
-            changed = observe(client.clone(), watch, key, value, known, timing.look_every(), timing.attempt()) => changed,
-        };
-        match self.connection.judge(ended) {
-            Ok(sight) => Ok(Noticed::Changed(sight)),
-            Err(Error::LeaseNotFound) => Ok(Noticed::LeaseGone),
-            Err(error) => Err(error),
-        }
+        self.connection.judge(ended)
     }
 }
 
@@ -222,10 +240,9 @@ async fn observe(
     key: &str,
     value: &str,
     known: &Sight,
-    look_every: Duration,
-    attempt: Duration,
+    timing: Timing,
 ) -> Result<Sight, Error> {
-    let mut look_at = Instant::now() + look_every;
+    let mut look_at = Instant::now() + timing.look_every();
     loop {
         let sight = match timeout_at(look_at, watch.next()).await {
             // Only the last event matters: that is how the key is now.
@@ -234,8 +251,8 @@ async fn observe(
                 None => continue,
             },
             Err(_) => {
-                look_at = Instant::now() + look_every;
-                bounded(Instant::now() + attempt, read(client.clone(), key, value)).await?.0
+                look_at = Instant::now() + timing.look_every();
+                bounded(Instant::now() + timing.attempt(), read(client.clone(), key, value)).await?.0
             }
         };
         if sight != *known {
@@ -246,9 +263,17 @@ async fn observe(
 
 /// A linearizable read of the key: how it is, and the store's revision.
 async fn read(mut client: Client, key: &str, value: &str) -> Result<(Sight, i64), Error> {
-    let answer = client.get(key, None).await?;
-    let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-    Ok((sight(answer.kvs().first(), value), revision))
+    let revision_of = |answer: &GetResponse| answer.header().map_or(0, ResponseHeader::revision);
+    match client.get(key, None).await.map_err(Error::from) {
+        Ok(answer) => Ok((sight(answer.kvs().first(), value), revision_of(&answer))),
+        Err(Error::TooLarge) => {
+            let answer = client.get(key, Some(GetOptions::new().with_keys_only())).await?;
+            let seen = sight(answer.kvs().first(), value);
+            let content = if seen.mod_revision == 0 { Content::Absent } else { Content::TooLarge };
+            Ok((Sight { content, ..seen }, revision_of(&answer)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn sight(kv: Option<&KeyValue>, value: &str) -> Sight {

@@ -4,22 +4,13 @@ use std::io;
 
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `<time>  INFO announced key="/services/crate/a" …`
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Sends log lines that pass `filter` to stderr. Called once.
-pub fn init(filter: Targets, format: LogFormat) {
+/// Sends log lines that pass `filter` to stderr, as text or as `json`. Called once.
+pub fn init(filter: Targets, json: bool) {
     let layer = fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
     let registry = tracing_subscriber::registry().with(filter);
-    match format {
-        LogFormat::Text => registry.with(layer).init(),
-        LogFormat::Json => registry.with(layer.json()).init(),
+    if json {
+        registry.with(layer.json()).init();
+    } else {
+        registry.with(layer).init();
     }
 }

@@ -63,12 +63,15 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
         }
         Some((wanted, within)) => wait(&mut registry, &options, wanted, within).await,
     };
-    let snapshot = match (read.context("failed to read the hosts from etcd"), &options.output) {
+    let snapshot = match (read, &options.output) {
         (Ok(snapshot), _) => snapshot,
         (Err(error), Some(path)) if options.allow_stale && is_unreadable(&error) => {
             let reason = format!("{error:#}");
             warn!(reason, file = %path.display(), "left the file as it was");
             return Ok(());
+        }
+        (Err(error), _) if error.is::<Error>() => {
+            return Err(error.context("failed to read the hosts from etcd"));
         }
         (Err(error), _) => return Err(error),
     };
