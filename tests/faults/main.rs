@@ -8,6 +8,7 @@ mod support;
 mod crowded;
 mod gate;
 mod node;
+mod quiet;
 mod rivals;
 mod single;
 mod withdrawal;
