@@ -5,12 +5,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod crowded;
 mod gate;
 mod node;
 mod quiet;
 mod rivals;
 mod single;
+mod unreachable;
 mod withdrawal;
 
 use std::time::Duration;

@@ -54,17 +54,7 @@ impl Etcd {
 
     fn start_with(extra: &[&str], tls: bool) -> Self {
         for _ in 0..5 {
-            let dir = TempDir::new().unwrap();
-            let mut etcd = Self {
-                tls: tls.then(|| Pki::create(dir.path())),
-                dir,
-                child: None,
-                client_port: free_port(),
-                peer_port: free_port(),
-                metrics_port: free_port(),
-                extra: extra.iter().map(|&flag| flag.to_owned()).collect(),
-                login: None,
-            };
+            let mut etcd = Self::unstarted(extra, tls);
             if etcd.spawn() {
                 return etcd;
             }
@@ -74,13 +64,41 @@ impl Etcd {
         panic!("etcd does not start");
     }
 
+    /// One that does not run yet; see [`Etcd::launch`].
+    pub fn unstarted(extra: &[&str], tls: bool) -> Self {
+        let dir = TempDir::new().unwrap();
+        Self {
+            tls: tls.then(|| Pki::create(dir.path())),
+            dir,
+            child: None,
+            client_port: free_port(),
+            peer_port: free_port(),
+            metrics_port: free_port(),
+            extra: extra.iter().map(|&flag| flag.to_owned()).collect(),
+            login: None,
+        }
+    }
+
+    /// Adds flags to those of the next launch.
+    pub fn add_flags(&mut self, extra: &[&str]) {
+        self.extra.extend(extra.iter().map(|&flag| flag.to_owned()));
+    }
+
     /// Whether etcd came up and answers.
     fn spawn(&mut self) -> bool {
+        self.launch();
+        self.comes_up()
+    }
+
+    /// Starts the process and waits for nothing: a member is healthy only when there is a quorum.
+    pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let peers = format!("http://127.0.0.1:{}", self.peer_port);
         let mut command = Command::new("etcd");
         command
             .env_clear()
+            // Without a PATH the system's default one is searched, whichever etcd we were told to take.
+            .env("PATH", path())
             .arg("--data-dir")
             .arg(self.data())
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
@@ -101,9 +119,13 @@ impl Etcd {
         }
         // Last, because the last one of a flag counts.
         command.args(&self.extra);
-        let child = command.spawn().unwrap_or_else(|e| not_in_path("etcd", &e));
+        self.child = Some(command.spawn().unwrap_or_else(|e| not_in_path("etcd", &e)));
+    }
+
+    /// Waits until etcd is healthy, or ended, which is false.
+    pub fn comes_up(&mut self) -> bool {
         let metrics_port = self.metrics_port;
-        let child = self.child.insert(child);
+        let child = self.child.as_mut().expect("launched");
         eventually("etcd is healthy", PATIENCE, || {
             if child.try_wait().unwrap().is_some() {
                 return Ok(false);
@@ -131,6 +153,11 @@ impl Etcd {
         self.tls.as_ref().expect("this etcd has no TLS")
     }
 
+    /// The port that other members reach it at.
+    pub fn peer_port(&self) -> u16 {
+        self.peer_port
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -148,10 +175,16 @@ impl Etcd {
         assert!(self.spawn(), "etcd does not come back:\n{}", self.log_tail());
     }
 
+    /// Deletes its data; it must not run.
+    pub fn forget(&mut self) {
+        assert!(self.child.is_none(), "kill it first");
+        std::fs::remove_dir_all(self.data()).unwrap();
+    }
+
     /// Ends etcd, deletes its data, and starts it again on the same ports.
     pub fn wipe(&mut self) {
         self.kill();
-        std::fs::remove_dir_all(self.data()).unwrap();
+        self.forget();
         self.restart();
     }
 
@@ -165,7 +198,8 @@ impl Etcd {
         thaw(self.pid());
     }
 
-    fn pid(&self) -> u32 {
+    /// The process id; it must have been started.
+    pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("etcd runs").id()
     }
 
@@ -179,7 +213,7 @@ impl Etcd {
     /// `etcdctl` for this etcd, with our login.
     pub fn etcdctl_command(&self) -> Command {
         let mut command = Command::new("etcdctl");
-        command.env_clear().env("ETCDCTL_API", "3").args(["--endpoints", &self.url()]);
+        command.env_clear().env("PATH", path()).env("ETCDCTL_API", "3").args(["--endpoints", &self.url()]);
         if let Some(pki) = &self.tls {
             command
                 .args(["--cacert".as_ref(), pki.ca.as_os_str()])
@@ -265,7 +299,8 @@ impl Etcd {
         self.login = Some("root:root".to_owned());
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
@@ -298,6 +333,10 @@ pub fn scratch() -> TempDir {
 /// `path` as an argument.
 pub fn arg(path: &Path) -> &str {
     path.to_str().expect("our own paths are UTF-8")
+}
+
+fn path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
 fn not_in_path(program: &str, error: &std::io::Error) -> ! {

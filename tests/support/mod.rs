@@ -6,9 +6,12 @@
 // Every test crate compiles this module for itself and uses only a part of it.
 #![allow(dead_code)]
 
+pub mod cluster;
 pub mod daemon;
 pub mod etcd;
 pub mod observer;
+pub mod proxy;
+pub mod witness;
 
 use std::{
     fmt::Debug,
