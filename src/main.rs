@@ -66,6 +66,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
         warn!("{warning}");
     }
     let endpoints = etcd.endpoints.join(",");
+    let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
     let registry = Registry::new(etcd, prefix)?;
     match verb {
         Verb::Hosts(options) => tokio::select! {
@@ -77,6 +78,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 Some(host) => host,
                 None => host::default_host().context("set \"--host\" or CRATE_DISCOVERY_HOST")?,
             };
+            let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
                 version = env!("CARGO_PKG_VERSION"),
@@ -84,6 +86,8 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 key = own_key.key(),
                 ttl = %humantime::format_duration(ttl),
                 endpoints,
+                user,
+                checks,
                 "starting"
             );
             let target = announcement.address.unwrap_or(host);

@@ -5,8 +5,10 @@ pub mod gate;
 pub mod state;
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::pin,
+    rc::Rc,
     time::{Duration, SystemTime},
 };
 
@@ -31,7 +33,7 @@ const ELECTION: Duration = Duration::from_secs(1);
 /// Etcd did not confirm in time that nothing of ours is left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to withdraw {key:?} within {}: etcd did not confirm; the key ends with lease {lease} by {} at the \
+    "failed to withdraw {key:?} within {}: etcd did not confirm ({reason}); the key ends with lease {lease} by {} at the \
      latest, or {}s after etcd next gains a leader if that is later",
     humantime::format_duration(*.within),
     humantime::format_rfc3339_seconds(*.until),
@@ -48,6 +50,8 @@ pub struct NotWithdrawn {
     pub until: SystemTime,
     /// How long was tried.
     pub within: Duration,
+    /// What went wrong last.
+    pub reason: String,
 }
 
 /// Announces until `shutdown` resolves, then withdraws within `stop_timeout`. Nothing else ends it.
@@ -69,6 +73,8 @@ pub async fn run(
     let (mut stopping, mut hurried) = (false, false);
     let mut machine = Machine::new(*gate_open.borrow());
     let mut pace = Pace::default();
+    let silent_since = Rc::clone(&pace.silent_since);
+    let mut said_silent = None;
     let key = own_key.key().to_owned();
     loop {
         let action = machine.action();
@@ -76,10 +82,19 @@ pub async fn run(
             return finish(ending, &own_key, stop_timeout);
         }
         let in_flight = own_key.hurried_attempt(stop_timeout);
+        let silent = silent_since.get().filter(|since| said_silent != Some(*since));
+        let overdue = silent.map_or_else(Instant::now, |since| since + own_key.ttl());
         {
             let mut work = pin!(perform(&mut own_key, &action, &mut pace));
             loop {
                 let (event, done) = tokio::select! {
+                    () = sleep_until(overdue), if silent.is_some() && said_silent != silent => {
+                        said_silent = silent;
+                        if silent_since.get() == silent {
+                            warn!(key, "no renewal for a TTL: the key has ended, unless etcd itself was down");
+                        }
+                        continue;
+                    }
                     event = &mut work => (event, true),
                     Ok(()) = gate_open.changed() => {
                         (if *gate_open.borrow_and_update() { Event::GateOpened } else { Event::GateClosed }, false)
@@ -148,7 +163,17 @@ async fn hold(
     pace: &mut Pace,
 ) -> Result<Event, Error> {
     pace.seen_live = false;
-    own_key.hold(lease, sight, || pace.seen_live = true).await.map(Event::Seen)
+    let established = || {
+        pace.seen_live = true;
+        if let (Some(_), Some(lease)) = (pace.silent_since.take(), lease) {
+            info!(%lease, "still announced");
+        }
+    };
+    own_key.hold(lease, sight, established).await.map(Event::Seen).inspect_err(|error| {
+        if *error != Error::LeaseNotFound && lease.is_some() && pace.silent_since.get().is_none() {
+            pace.silent_since.set(Some(Instant::now()));
+        }
+    })
 }
 
 /// How soon a loss is claimed again.
@@ -158,6 +183,8 @@ struct Pace {
     claimed: Option<Instant>,
     /// The last change was seen on a live watch, not discovered after an outage.
     seen_live: bool,
+    /// Since when our lease could not be renewed.
+    silent_since: Rc<Cell<Option<Instant>>>,
 }
 
 impl Pace {
@@ -175,27 +202,31 @@ fn report(key: &str, before: &State, event: &Event, after: &State) {
             if let Step::Put(seen) = &claim.step
                 && seen.is_held_by_another(Some(session.lease))
             {
-                info!(holder = holder_of(seen), value = value(seen), "taken over from");
+                info!(key, holder = %holder_of(seen), value = value(seen), "taken over from");
             }
             info!(key, lease = %session.lease, revision = sight.mod_revision, "announced");
         }
         (State::Announced { session, .. }, Event::LeaseGone, _) => {
-            warn!(lease = %session.lease, reason = "the lease is gone", "lost");
+            warn!(key, lease = %session.lease, reason = "the lease is gone", "lost");
         }
-        (State::Announced { session, .. }, Event::Seen(sight), State::Claiming(_)) => {
+        (State::Announced { .. }, Event::Seen(sight), State::Claiming(_)) => {
             let reason = match sight.content {
                 Content::Absent => "the key was deleted",
                 Content::Ours => "the key was detached from our lease",
                 Content::Other(_) | Content::TooLarge => "the key was overwritten",
             };
-            warn!(lease = %session.lease, reason, "lost");
+            warn!(key, reason, "lost");
         }
         (State::Standby { holder }, Event::Seen(sight), State::Standby { .. })
             if holder.lease == sight.lease => {}
         (_, Event::Seen(sight), State::Standby { .. } | State::Releasing { .. }) => {
-            warn!(holder = holder_of(sight), value = value(sight), "standing by");
+            warn!(key, holder = %holder_of(sight), value = value(sight), "standing by");
         }
-        (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!("the key is free"),
+        (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!(key, "the key is free"),
+        (State::Withdrawing { .. } | State::Announced { .. }, _, State::Gone(Ending::Clean)) => {
+            info!(key, "withdrawn");
+        }
+        (_, _, State::Gone(Ending::Clean)) => info!(key, "ended with nothing of ours in etcd"),
         (State::Releasing { .. }, _, State::Waiting) => info!("withdrawn while the gate is closed"),
         _ => {}
     }
@@ -216,14 +247,12 @@ fn value(sight: &Sight) -> &str {
 
 fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotWithdrawn> {
     match ending {
-        Ending::Clean => {
-            info!(key = own_key.key(), "withdrawn");
-            Ok(())
-        }
+        Ending::Clean => Ok(()),
         Ending::Unconfirmed(lease) => {
             let at_most = own_key.ttl() + ELECTION + Duration::from_secs(1);
             let until = SystemTime::now() + at_most + Duration::from_secs(1);
-            Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within })
+            let reason = own_key.last_failure().unwrap_or("no answer in time").to_owned();
+            Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within, reason })
         }
     }
 }

@@ -29,7 +29,9 @@ fn sentence(error: &Error, command: &Command) -> Option<String> {
     let flag = argument.split([' ', '=']).next()?;
     let allowed = match (error.source(), error.get(ContextKind::ValidValue)) {
         (Some(source), _) => source.to_string(),
-        (None, Some(ContextValue::Strings(values))) => format!("allowed is {}", values.join(", ")),
+        (None, Some(ContextValue::Strings(values))) if !values.is_empty() => {
+            format!("allowed is {}", values.join(", "))
+        }
         _ => return None,
     };
     if value.is_empty() {

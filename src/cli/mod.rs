@@ -83,7 +83,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         .try_get_matches_from(arguments)
         .and_then(|matches| args::Cli::from_arg_matches(&matches));
     match parsed {
-        Ok(cli) => match validate::validate(cli) {
+        Ok(cli) => match validate::validate(cli, unknown_variables(&command)) {
             Ok(invocation) => Outcome::Run(Box::new(invocation)),
             Err(message) => Outcome::Reject(format!("error: {message}\n")),
         },
@@ -101,6 +101,18 @@ fn command() -> Command {
             if is_empty { arg.env(None::<&'static str>) } else { arg }
         })
     })
+}
+
+/// A misspelt variable would otherwise do nothing, silently: a check that is never made, say.
+fn unknown_variables(command: &Command) -> Vec<String> {
+    let known: Vec<_> =
+        command.get_subcommands().flat_map(Command::get_arguments).filter_map(|arg| arg.get_env()).collect();
+    let set = std::env::vars_os().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
+    set.filter(|name| {
+        name.to_string_lossy().starts_with("CRATE_DISCOVERY_") && !known.contains(&name.as_os_str())
+    })
+    .map(|name| format!("the variable {name:?} is unknown and does nothing"))
+    .collect()
 }
 
 #[cfg(test)]

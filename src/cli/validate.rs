@@ -17,7 +17,8 @@ use crate::{
 /// `--timeout` of `hosts --wait-for`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
-pub(super) fn validate(cli: args::Cli) -> Result<Invocation, String> {
+/// `warnings` are said with those found here.
+pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invocation, String> {
     let (connection, verb) = match cli.verb {
         args::Verb::Announce(args::Announce {
             host,
@@ -34,11 +35,12 @@ pub(super) fn validate(cli: args::Cli) -> Result<Invocation, String> {
             stop_timeout,
             connection,
         }) => {
-            let checks = check
-                .iter()
-                .map(|url| url.trim().parse())
-                .collect::<Result<_, _>>()
-                .map_err(|why: String| format!("invalid value for \"--check\": {why}"))?;
+            let checks = check.iter().map(|url| url.trim().parse()).collect::<Result<_, _>>().map_err(
+                |why: String| {
+                    let from = taken_from("CRATE_DISCOVERY_CHECK", &check.join(","));
+                    format!("invalid value for \"--check\"{from}: {why}")
+                },
+            )?;
             let gate =
                 gate::Settings { checks, interval: check_interval, timeout: check_timeout, rise, fall };
             let announcement = Announcement { http, transport, psql, address };
@@ -81,15 +83,23 @@ pub(super) fn validate(cli: args::Cli) -> Result<Invocation, String> {
         }
     };
     let tls = TlsFiles { cacert, identity };
-    let endpoints = parse_endpoints(&endpoints, tls.is_some())
-        .map_err(|why| format!("invalid value for \"--endpoints\": {why}"))?;
+    let urls = parse_endpoints(&endpoints, tls.is_some()).map_err(|why| {
+        format!("invalid value for \"--endpoints\"{}: {why}", taken_from("ETCDCTL_ENDPOINTS", &endpoints))
+    })?;
     let login = login(user, password_file)?;
-    let mut warnings = Vec::new();
-    if login.is_some() && endpoints.iter().any(|endpoint| is_plain_and_remote(endpoint)) {
+    if login.is_some() && urls.iter().any(|endpoint| is_plain_and_remote(endpoint)) {
         warnings.push("the password goes over http to another machine: use https".to_owned());
     }
-    let etcd = etcd::Options { endpoints, tls, login, request_timeout };
+    let etcd = etcd::Options { endpoints: urls, tls, login, request_timeout };
     Ok(Invocation { log, log_format, etcd, prefix, warnings, verb })
+}
+
+/// Says that `value` is that of a variable, if it is.
+fn taken_from(name: &str, value: &str) -> String {
+    match env::var(name) {
+        Ok(set) if set == value => format!(", taken from {name}"),
+        _ => String::new(),
+    }
 }
 
 /// The user and the first source of a password, in the order of the contract.

@@ -46,6 +46,8 @@ pub struct Connection {
     holds_lease: bool,
     current: usize,
     client: Option<ClientInUse>,
+    /// Something came back over this client.
+    proven: bool,
     /// A fresh login was tried because of a stale one and nothing has succeeded since.
     login_renewed: bool,
     /// Between rounds that nobody answered.
@@ -53,10 +55,12 @@ pub struct Connection {
     /// Between refusals. Other requests may well be answered in the meantime.
     refusal_backoff: Backoff,
     not_before: Option<Instant>,
-    /// Endpoints left since the last answer; each is said once.
-    left: Vec<usize>,
+    /// Endpoints left since the last answer, and whether for a certificate; each is said once.
+    left: Vec<(usize, bool)>,
     /// Failures since the last answer: a full round when there are as many as endpoints.
     failures: usize,
+    /// The last failure or refusal.
+    last_failure: Option<String>,
     /// The refusal that was said, and when.
     refused: Option<(String, Instant)>,
 }
@@ -101,12 +105,14 @@ impl Connection {
             holds_lease: false,
             current: 0,
             client: None,
+            proven: false,
             login_renewed: false,
             round_backoff: Backoff::default(),
             refusal_backoff: Backoff::default(),
             not_before: None,
             left: Vec::new(),
             failures: 0,
+            last_failure: None,
             refused: None,
         })
     }
@@ -122,7 +128,15 @@ impl Connection {
 
     /// Whether a lease of ours is at stake, which makes refusals more urgent.
     pub(super) fn set_holds_lease(&mut self, holds_lease: bool) {
+        if self.holds_lease && !holds_lease {
+            // The pauses that were cut short for the lost lease's sake do not count.
+            self.refusal_backoff.reset();
+        }
         self.holds_lease = holds_lease;
+    }
+
+    pub(super) fn last_failure(&self) -> Option<&str> {
+        self.last_failure.as_deref()
     }
 
     /// One attempt, where everything has to be done within `limit`: each endpoint gets its turn.
@@ -163,6 +177,7 @@ impl Connection {
         if let Some(ClientInUse(client)) = &self.client {
             return Ok(Attempt { client: client.clone(), deadline });
         }
+        self.proven = false;
         let client = match bounded(deadline, self.connect()).await {
             // No success yet: without a login, nothing has been sent so far.
             Ok(client) => client,
@@ -214,6 +229,10 @@ impl Connection {
     /// Learns from the outcome of an attempt: keeps or leaves the endpoint, sets the next back-off,
     /// says once what an operator has to know.
     pub(super) fn judge<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        let result = result.map_err(|error| self.explain(error));
+        if let Err(error) = &result {
+            self.last_failure = Some(error.to_string());
+        }
         match &result {
             Ok(_) => self.answered(),
             Err(Error::LeaseNotFound | Error::LeaseExists | Error::TooLarge | Error::Compacted) => {
@@ -245,6 +264,7 @@ impl Connection {
 
     /// An answer came: an outage, if there was one, is over.
     pub(super) fn answered(&mut self) {
+        self.proven = true;
         self.round_backoff.reset();
         self.failures = 0;
         if !std::mem::take(&mut self.left).is_empty() {
@@ -252,19 +272,47 @@ impl Connection {
         }
     }
 
+    /// Something came back over the client: whatever ends it now, its certificate was accepted.
+    pub(super) fn reached(&mut self) {
+        self.proven = true;
+    }
+
     /// Etcd did what it may have refused before.
     pub(super) fn accepted(&mut self) {
         self.login_renewed = false;
+        self.last_failure = None;
         self.refusal_backoff.reset();
         if self.refused.take().is_some() {
             info!(endpoint = self.endpoint(), "etcd accepts again");
         }
     }
 
+    /// A client certificate is judged after the handshake of TLS 1.3, and the alert that says so is
+    /// mostly overtaken by the end of the connection.
+    fn explain(&self, error: Error) -> Error {
+        let ended = ["closed", "canceled", "broken pipe", "reset"];
+        match error {
+            Error::Unavailable(reason)
+                if !self.proven
+                    && self.endpoint().starts_with("https:")
+                    && !reason.contains("certificate")
+                    && ended.iter().any(|end| reason.contains(end)) =>
+            {
+                Error::Unavailable(format!(
+                    "{reason}, as when etcd does not accept our certificate: check \"--cert\" and \"--key\""
+                ))
+            }
+            other => other,
+        }
+    }
+
     fn leave(&mut self, reason: &str) {
         self.client = None;
-        if !self.left.contains(&self.current) {
-            self.left.push(self.current);
+        // A certificate is the operator's to replace: said even where the outage began otherwise.
+        let certificate = reason.contains("certificate");
+        let said = self.left.iter().any(|(left, said)| *left == self.current && (*said || !certificate));
+        if !said {
+            self.left.push((self.current, certificate));
             warn!(endpoint = self.endpoint(), reason, "endpoint left");
         }
         let endpoints = self.endpoint_count();
@@ -288,7 +336,10 @@ impl Connection {
                 match error {
                     Error::NoSpace => warn!(endpoint, reason, "etcd is out of space"),
                     Error::Unusable(_) => warn!(reason, "unusable file"),
-                    _ => warn!(endpoint, reason, "etcd refuses"),
+                    _ => {
+                        let user = self.options.login.as_ref().map_or("none", |login| &login.user);
+                        warn!(endpoint, user, reason, "etcd refuses");
+                    }
                 }
                 self.refused = Some((reason, now));
             }

@@ -1,7 +1,7 @@
 //! What can go wrong with etcd, in the kinds that callers branch on.
 
 use super::credentials::UnusableFile;
-use crate::text::{escape, plain};
+use crate::text::{decode, escape, plain};
 
 /// Why a request to etcd gave no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,9 @@ pub enum Error {
 
 /// Parts of etcd's answers, which are more reliable than the gRPC codes beside them: broken
 /// streams, too, come under any code (api/v3rpc/rpctypes/error.go in etcd's source).
-const STALE_LOGIN: [&str; 2] = ["invalid auth token", "revision of auth store is old"];
+// The last one is how etcd 3.5.1 says the second (auth/store.go, `ErrAuthOldRevision`).
+const STALE_LOGIN: [&str; 3] =
+    ["invalid auth token", "revision of auth store is old", "revision in header is old"];
 const REFUSED: [&str; 2] = ["permission denied", "authentication failed"];
 
 impl Error {
@@ -78,14 +80,46 @@ impl From<etcd_client::Error> for Error {
     fn from(error: etcd_client::Error) -> Self {
         match &error {
             etcd_client::Error::GRpcStatus(status) => match deepest(status) {
-                Some(cause) => Self::Unavailable(plain(&escape(cause.as_bytes()))),
+                Some(cause) => Self::Unavailable(explain(&cause)),
                 None => Self::from_message(status.message()),
             },
             etcd_client::Error::TransportError(e) => {
-                Self::Unavailable(plain(&escape(deepest(e).unwrap_or_else(|| e.to_string()).as_bytes())))
+                Self::Unavailable(explain(&deepest(e).unwrap_or_else(|| e.to_string())))
             }
             other => Self::from_message(&other.to_string()),
         }
+    }
+}
+
+/// What went wrong with a connection, said so that an operator knows where to look: rustls speaks
+/// to programmers.
+fn explain(cause: &str) -> String {
+    if let Some(wrong) = cause.strip_prefix("invalid peer certificate: ") {
+        if wrong.starts_with("certificate expired") {
+            return "etcd's certificate has expired".to_owned();
+        }
+        if wrong.starts_with("certificate not valid yet") {
+            return "etcd's certificate is not valid yet".to_owned();
+        }
+        // The second one is what a CA that was made anew under the old name gives.
+        if ["UnknownIssuer", "BadSignature"].iter().any(|unknown| wrong.starts_with(unknown)) {
+            return "etcd's certificate is of a CA that we do not trust: check \"--cacert\"".to_owned();
+        }
+        // What rustls quotes of a certificate is escaped already.
+        return match wrong.strip_prefix("certificate not valid for name ") {
+            Some(names) => {
+                let names = names.replacen("; certificate is only valid for", ", only for", 1);
+                format!("etcd's certificate is not valid for {}", decode(names.as_bytes()))
+            }
+            None => format!("etcd's certificate is invalid: {}", escape(wrong.as_bytes())),
+        };
+    }
+    match cause.strip_prefix("received fatal alert: ") {
+        Some(alert) if alert.contains("Certificate") || alert.starts_with("UnknownC") => {
+            format!("etcd does not accept our certificate ({alert}): check \"--cert\" and \"--key\"")
+        }
+        _ if cause.starts_with("peer closed connection without") => "connection closed".to_owned(),
+        _ => plain(&escape(cause.as_bytes())),
     }
 }
 

@@ -85,6 +85,11 @@ impl OwnKey {
         self.connection.timing().ttl.unwrap_or(self.ttl)
     }
 
+    /// What went wrong last, if anything has since etcd last did what it was asked for.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.connection.last_failure()
+    }
+
     /// How long a request that is on its way may still take when everything has to be done within
     /// `limit`.
     pub fn hurried_attempt(&self, limit: Duration) -> Duration {
@@ -202,6 +207,7 @@ impl OwnKey {
             Ok(started) => started,
             Err(error) => return self.connection.judge(Err(error)),
         };
+        self.connection.reached();
         if sight != *known {
             return self.connection.judge(Ok(sight));
         }

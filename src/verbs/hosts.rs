@@ -66,8 +66,12 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
     let snapshot = match (read, &options.output) {
         (Ok(snapshot), _) => snapshot,
         (Err(error), Some(path)) if options.allow_stale && is_unreadable(&error) => {
-            let reason = format!("{error:#}");
-            warn!(reason, file = %path.display(), "left the file as it was");
+            let (reason, file) = (format!("{error:#}"), path.display());
+            if path.exists() {
+                warn!(reason, %file, "etcd cannot be read: left the file as it was");
+            } else {
+                warn!(reason, %file, "etcd cannot be read, and there is no file yet");
+            }
             return Ok(());
         }
         (Err(error), _) if error.is::<Error>() => {
@@ -78,6 +82,9 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
     let text = render(&snapshot, options.format, options.port);
     match options.output {
         Some(path) => {
+            if snapshot.nodes().is_empty() {
+                warn!(file = %path.display(), "nobody is announced: the file says so now");
+            }
             file::replace("--output", &path, &text)?;
         }
         None => {
