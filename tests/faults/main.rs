@@ -8,10 +8,15 @@ mod support;
 mod cluster;
 mod crowded;
 mod gate;
+mod login;
+mod lookout;
 mod node;
+mod past;
 mod quiet;
+mod refusals;
 mod rivals;
 mod single;
+mod tls;
 mod unreachable;
 mod withdrawal;
 

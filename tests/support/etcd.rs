@@ -181,6 +181,22 @@ impl Etcd {
         std::fs::remove_dir_all(self.data()).unwrap();
     }
 
+    /// Copies its data to `backup`, which must not be there yet; it must not run.
+    pub fn back_up(&self, backup: &Path) {
+        self.copy(&self.data(), backup);
+    }
+
+    /// Takes the data that was copied to `backup` for its own; it must not run.
+    pub fn restore(&mut self, backup: &Path) {
+        self.forget();
+        self.copy(backup, &self.data());
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        assert!(self.child.is_none(), "kill it first");
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    }
+
     /// Ends etcd, deletes its data, and starts it again on the same ports.
     pub fn wipe(&mut self) {
         self.kill();
