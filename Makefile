@@ -15,10 +15,16 @@ endif
 BINARY := $(CARGO_TARGET_DIR)/release/crate-discovery
 SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh)
 
-.PHONY: help build demo test lint bench clean
+# Of `make soak`; a seed repeats a run's faults.
+MINUTES ?= 5
+SEED ?=
+# Of `make fuzz`.
+SECONDS ?= 600
+
+.PHONY: help build demo test test-matrix lint deny bench soak fuzz clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 build: ## the release binary, target/release/crate-discovery
 	@.ci/install cargo cc protoc
@@ -30,8 +36,12 @@ demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 	@tests/demo.sh $(BINARY)
 
 test: ## every test, on a real etcd
-	@.ci/install cargo cc protoc etcd
+	@.ci/install cargo cc protoc etcd faketime
 	cargo test --locked
+
+test-matrix: ## every test, on every etcd that can be had
+	@.ci/install cargo cc protoc etcd faketime
+	@.ci/test-matrix
 
 lint: ## formatting, clippy, the docs and the shell scripts
 	@.ci/install cargo cc protoc shellcheck
@@ -42,9 +52,22 @@ lint: ## formatting, clippy, the docs and the shell scripts
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 	shellcheck $(SCRIPTS)
 
+deny: ## licences, bans and sources of the dependencies
+	@.ci/install cargo
+	@.ci/deny
+
 bench: ## what the sidekick costs: disk, memory, threads, writes to etcd
 	@.ci/install cargo cc protoc etcd
 	cargo bench --locked --bench footprint
+
+soak: ## thirty announcers under random faults: MINUTES=5 SEED=
+	@.ci/install cargo cc protoc etcd
+	cargo bench --locked --bench soak -- $(MINUTES) $(SEED)
+
+fuzz: ## the decoders of keys and values: SECONDS=600
+	@.ci/install cargo cc protoc
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	RUSTC_BOOTSTRAP=1 cargo fuzz run announcement -- -max_total_time=$(SECONDS) -max_len=4096
 
 clean: ## remove what was built
 	cargo clean
