@@ -112,7 +112,7 @@ impl Soak {
     /// Something happens to etcd, and meanwhile something happens to the announcers.
     fn one_fault(&mut self) {
         let member = self.rng.usize(0..MEMBERS);
-        match self.rng.u8(0..10) {
+        match self.rng.u8(0..11) {
             0 => {
                 self.fault(format!("member {member} killed"));
                 self.cluster.kill(member);
@@ -167,6 +167,11 @@ impl Soak {
                     let _ = etcd.try_etcdctl(&["compact", revision.trim_end_matches('}')]);
                 }
                 self.meanwhile(2000, true);
+            }
+            9 => {
+                self.fault(format!("member {member} lost its data and is replaced"));
+                self.cluster.replace(member);
+                self.meanwhile(6000, true);
             }
             _ => self.meanwhile(6000, true),
         }

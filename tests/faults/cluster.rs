@@ -324,3 +324,14 @@ fn key_returns_after_all_members_lost_their_data() {
     assert_ne!(after, before, "a lease id is never used again");
     assert!(witness.absences().is_empty(), "{:?}", witness.absences());
 }
+
+/// Row 7, for good: a member lost its disk and is replaced by an empty one under the same URLs.
+#[test]
+fn key_is_never_missing_while_our_member_is_replaced_by_an_empty_one() {
+    let mut cluster = Cluster::start();
+    let (daemon, witness) = announced(&cluster, &ROOMY_ARGS);
+    let ours = cluster.connected();
+    cluster.replace(ours);
+    sleep(ROOMY_OUTLIVED);
+    was_never_missing("row 7: our member replaced by an empty one", &witness, &daemon);
+}

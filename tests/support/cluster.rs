@@ -136,6 +136,24 @@ impl Cluster {
         self.restart_all()
     }
 
+    /// Replaces a member by one without data, as an operator does who lost a disk: out of the
+    /// cluster, in again under the same URLs, started empty. The others have to have a quorum.
+    pub fn replace(&mut self, index: usize) {
+        let other = (index + 1) % MEMBERS;
+        let id = self.id(index);
+        self.kill(index);
+        self.members[index].forget();
+        let (name, url) = (format!("m{index}"), format!("--peer-urls={}", self.peers[index].url()));
+        for change in [vec!["member", "remove", &id], vec!["member", "add", &name, &url]] {
+            // Refused while the others are about to elect a leader.
+            eventually("the membership changes", PATIENCE, || {
+                self.members[other].try_etcdctl(&change).map(drop)
+            });
+        }
+        self.members[index].add_flags(&["--initial-cluster-state=existing"]);
+        self.restart(index);
+    }
+
     /// Stops a member in its tracks: connections are accepted, nothing is answered.
     pub fn freeze(&mut self, index: usize) {
         self.away[index] = true;
