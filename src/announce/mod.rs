@@ -140,6 +140,7 @@ async fn perform(own_key: &mut OwnKey, action: &Action, pace: &mut Pace) -> Even
         Action::Put(lease, sight) => own_key.put(*lease, sight).await.map(|claimed| match claimed {
             Claimed::Put(sight) => {
                 pace.claimed = Some(Instant::now());
+                pace.silent_since.set(None);
                 Event::Put(sight)
             }
             Claimed::Changed => Event::Changed,
