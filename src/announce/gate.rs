@@ -198,6 +198,8 @@ async fn probe_all(settings: &Settings) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -233,6 +235,16 @@ mod tests {
             "http://a/\r\nX: y",
         ] {
             assert!(bad.parse::<Check>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_has_a_host_and_makes_one_request_line(text in "(tcp|http|https)?(://)?.{0,60}") {
+            if let Ok(check) = text.parse::<Check>() {
+                prop_assert!(check.port > 0 && !check.host.as_str().is_empty());
+                prop_assert!(!check.path.contains(char::is_control) && !check.path.contains(' '));
+            }
         }
     }
 

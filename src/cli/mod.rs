@@ -117,7 +117,51 @@ fn unknown_variables(command: &Command) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Values come from the command line or from the environment, and through the same parsers.
+    const FLAGS: [&str; 24] = [
+        "--host",
+        "--http",
+        "--transport",
+        "--psql",
+        "--address",
+        "--ttl",
+        "--check",
+        "--check-interval",
+        "--check-timeout",
+        "--rise",
+        "--fall",
+        "--stop-timeout",
+        "--endpoints",
+        "--cacert",
+        "--cert",
+        "--key",
+        "--user",
+        "--password-file",
+        "--prefix",
+        "--request-timeout",
+        "--log",
+        "--log-format",
+        "--format",
+        "--port",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_value_of_any_flag_is_taken_or_rejected_in_words(
+            flags in proptest::collection::vec((0..FLAGS.len(), ".{0,40}"), 0..5),
+            verb in "announce|hosts",
+        ) {
+            let values = flags.iter().map(|(flag, value)| format!("{}={value}", FLAGS[*flag]));
+            let line = ["crate-discovery".to_owned(), verb].into_iter().chain(values);
+            if let Outcome::Reject(text) = parse(line.map(OsString::from)) {
+                prop_assert!(text.starts_with("error: "), "{:?}", text);
+            }
+        }
+    }
 
     #[test]
     fn command_is_consistent() {
