@@ -171,7 +171,8 @@ async fn hold(
         }
     };
     own_key.hold(lease, sight, established).await.map(Event::Seen).inspect_err(|error| {
-        if *error != Error::LeaseNotFound && lease.is_some() && pace.silent_since.get().is_none() {
+        let is_outage = !matches!(error, Error::LeaseNotFound | Error::Compacted);
+        if is_outage && lease.is_some() && pace.silent_since.get().is_none() {
             pace.silent_since.set(Some(Instant::now()));
         }
     })
