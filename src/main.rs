@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::Context;
 use crate_discovery::{
-    announce,
+    announce::{self, Notice, Supervisor},
     cli::{self, Announce, Invocation, LogFormat, Outcome, Verb},
     etcd::Registry,
     exit, host,
-    process::{logging, shutdown},
+    process::{logging, shutdown, systemd},
     verbs::hosts,
 };
 use tracing::{info, warn};
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Outcome::Reject(text) => {
-            let _ = io::stderr().write_all(text.as_bytes());
+            logging::fail(&text);
             return ExitCode::from(exit::USAGE);
         }
     };
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let code = run(invocation).unwrap_or_else(|error| {
         let code = exit::code(&error);
         if code != 0 {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            logging::fail(&format!("error: {error:#}\n"));
         }
         code
     });
@@ -96,7 +96,14 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                     warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");
                 }
             });
-            let ended = announce::run(own_key, gate, stop_timeout, async { _ = signal.await }).await;
+            let tell = |notice, status: &str| match notice {
+                Notice::Ready => systemd::ready(status),
+                Notice::Alive => systemd::alive(status),
+                Notice::Stopping => systemd::stopping(status),
+            };
+            let supervisor = systemd::listens_every().map(|every| Supervisor { every, tell: &tell });
+            let shutdown = async { _ = signal.await };
+            let ended = announce::run(own_key, gate, stop_timeout, shutdown, supervisor).await;
             ended.map(|()| None).map_err(Into::into)
         }
     }

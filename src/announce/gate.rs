@@ -131,6 +131,27 @@ fn alert_is_an_answer(error: io::Error) -> io::Result<()> {
     }
 }
 
+/// What the gate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The node can be joined.
+    Open,
+    /// It cannot, because of this; nothing before the first probe.
+    Closed(Option<String>),
+}
+
+impl Verdict {
+    /// Before the first probe: open only where nothing is probed.
+    pub fn at_first(settings: &Settings) -> Self {
+        if settings.checks.is_empty() { Self::Open } else { Self::Closed(None) }
+    }
+
+    /// Whether the node can be joined.
+    pub fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
+}
+
 /// Counts good and bad probes in a row.
 #[derive(Clone, Debug)]
 struct Counter {
@@ -158,13 +179,14 @@ impl Counter {
     }
 }
 
-/// Probes for ever and publishes whether the gate is open. `gate` holds `true` where there are no
-/// checks, else `false` until the first probes passed. Safe to drop.
-pub async fn run(settings: Settings, gate: watch::Sender<bool>) -> Infallible {
+/// Probes for ever and publishes, on change only, what the gate says. `gate` holds
+/// [`Verdict::at_first`]. Safe to drop.
+pub async fn run(settings: Settings, gate: watch::Sender<Verdict>) -> Infallible {
     if settings.checks.is_empty() {
         return std::future::pending().await;
     }
-    let mut counter = Counter { open: *gate.borrow(), contrary: 0, rise: settings.rise, fall: settings.fall };
+    let mut counter =
+        Counter { open: gate.borrow().is_open(), contrary: 0, rise: settings.rise, fall: settings.fall };
     let mut ticks = interval(settings.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = false;
@@ -172,16 +194,21 @@ pub async fn run(settings: Settings, gate: watch::Sender<bool>) -> Infallible {
         ticks.tick().await;
         let probed = probe_all(&settings).await;
         if counter.take(probed.is_ok()) {
-            match probed {
+            match &probed {
                 Ok(()) => info!("gate opened"),
                 Err(reason) => warn!(reason, "gate closed"),
             }
-            gate.send_replace(counter.open);
-        } else if let (Err(reason), false, false) = (probed, counter.open, said) {
+        } else if let (Err(reason), false, false) = (&probed, counter.open, said) {
             // Whoever wonders at night why nothing is announced finds the reason in the log.
             info!(reason, "waiting for the node");
             said = true;
         }
+        let verdict = if counter.open { Verdict::Open } else { Verdict::Closed(probed.err()) };
+        gate.send_if_modified(|last| {
+            let changed = *last != verdict;
+            *last = verdict;
+            changed
+        });
     }
 }
 
@@ -250,7 +277,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn gate_without_checks_stays_as_it_is() {
-        let (sender, receiver) = watch::channel(true);
         let settings = Settings {
             checks: vec![],
             interval: Duration::from_secs(2),
@@ -258,7 +284,8 @@ mod tests {
             rise: 1,
             fall: 3,
         };
+        let (sender, receiver) = watch::channel(Verdict::at_first(&settings));
         assert!(timeout(Duration::from_secs(3600), run(settings, sender)).await.is_err());
-        assert!(*receiver.borrow());
+        assert!(receiver.borrow().is_open());
     }
 }

@@ -2,6 +2,7 @@
 
 mod any_certificate;
 pub mod gate;
+mod report;
 pub mod state;
 
 use std::{
@@ -14,12 +15,16 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
-use self::state::{Action, Ending, Event, Machine, State, Step};
-use crate::etcd::{Claimed, Content, Error, LeaseId, OwnKey, Sight};
+use self::{
+    gate::Verdict,
+    report::{report, status_line},
+    state::{Action, Ending, Event, Machine},
+};
+use crate::etcd::{Claimed, Error, LeaseId, OwnKey, Sight};
 
 /// A key that somebody keeps taking away is put back at most this often.
 const REPAIR_EVERY: Duration = Duration::from_secs(1);
@@ -54,6 +59,25 @@ pub struct NotWithdrawn {
     pub reason: String,
 }
 
+/// Somebody who runs us and wants to know how we are, such as systemd.
+pub struct Supervisor<'a> {
+    /// How often at least it wants to hear from us.
+    pub every: Duration,
+    /// Takes what happened, and a line on how things are now, without control characters.
+    pub tell: &'a dyn Fn(Notice, &str),
+}
+
+/// What a supervisor is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// We run, with a valid configuration. Told once, first.
+    Ready,
+    /// The loop turns.
+    Alive,
+    /// We have begun to withdraw. Told once.
+    Stopping,
+}
+
 /// Announces until `shutdown` resolves, then withdraws within `stop_timeout`. Nothing else ends it.
 ///
 /// # Errors
@@ -63,19 +87,33 @@ pub async fn run(
     gate: gate::Settings,
     stop_timeout: Duration,
     shutdown: impl Future<Output = ()>,
+    supervisor: Option<Supervisor<'_>>,
 ) -> Result<(), NotWithdrawn> {
-    let (gate_sender, mut gate_open) = watch::channel(gate.checks.is_empty());
+    let (gate_sender, mut gate_moved) = watch::channel(Verdict::at_first(&gate));
     let mut probing = pin!(gate::run(gate, gate_sender));
     let mut shutdown = pin!(shutdown);
     let mut time_up = pin!(sleep(Duration::ZERO));
     // How long a grant or put may still be on its way after shutdown: its endpoint may be dead.
     let mut cut = pin!(sleep(Duration::ZERO));
     let (mut stopping, mut hurried) = (false, false);
-    let mut machine = Machine::new(*gate_open.borrow());
+    let mut gate_open = gate_moved.borrow().is_open();
+    let mut machine = Machine::new(gate_open);
     let mut pace = Pace::default();
     let silent_since = Rc::clone(&pace.silent_since);
     let mut said_silent = None;
     let key = own_key.key().to_owned();
+    let contact = own_key.contact();
+    let mut pulse = supervisor.as_ref().map(|supervisor| {
+        let mut pulse = interval(supervisor.every);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pulse
+    });
+    let tell = |notice, machine: &Machine, verdict: &Verdict| {
+        if let Some(supervisor) = &supervisor {
+            (supervisor.tell)(notice, &status_line(&key, machine.state(), &contact, verdict));
+        }
+    };
+    tell(Notice::Ready, &machine, &gate_moved.borrow());
     loop {
         let action = machine.action();
         if let Action::Finish(ending) = action {
@@ -96,8 +134,18 @@ pub async fn run(
                         continue;
                     }
                     event = &mut work => (event, true),
-                    Ok(()) = gate_open.changed() => {
-                        (if *gate_open.borrow_and_update() { Event::GateOpened } else { Event::GateClosed }, false)
+                    Ok(()) = gate_moved.changed() => {
+                        let open = gate_moved.borrow_and_update().is_open();
+                        if open == gate_open {
+                            tell(Notice::Alive, &machine, &gate_moved.borrow());
+                            continue;
+                        }
+                        gate_open = open;
+                        (if open { Event::GateOpened } else { Event::GateClosed }, false)
+                    }
+                    () = beat(&mut pulse) => {
+                        tell(Notice::Alive, &machine, &gate_moved.borrow());
+                        continue;
                     }
                     () = &mut shutdown, if !stopping => {
                         info!("withdrawing");
@@ -113,6 +161,8 @@ pub async fn run(
                 let before = machine.state().clone();
                 machine.on(event.clone(), LeaseId::random());
                 report(&key, &before, &event, machine.state());
+                let notice = if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive };
+                tell(notice, &machine, &gate_moved.borrow());
                 // An action that is still asked for is carried on; above all, nothing that changes
                 // etcd is abandoned on its way.
                 if done || machine.action() != action {
@@ -124,6 +174,14 @@ pub async fn run(
             own_key.hurry(stop_timeout);
             hurried = true;
         }
+    }
+}
+
+/// The next beat; never where nobody wants to hear any.
+async fn beat(pulse: &mut Option<Interval>) {
+    match pulse {
+        Some(pulse) => _ = pulse.tick().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -197,63 +255,16 @@ impl Pace {
     }
 }
 
-/// One line for each boundary in the life of an announcement.
-fn report(key: &str, before: &State, event: &Event, after: &State) {
-    match (before, event, after) {
-        (State::Claiming(claim), _, State::Announced { session, sight }) => {
-            if let Step::Put(seen) = &claim.step
-                && seen.is_held_by_another(Some(session.lease))
-            {
-                info!(key, holder = %holder_of(seen), value = value(seen), "taken over from");
-            }
-            info!(key, lease = %session.lease, revision = sight.mod_revision, "announced");
-        }
-        (State::Announced { session, .. }, Event::LeaseGone, _) => {
-            warn!(key, lease = %session.lease, reason = "the lease is gone", "lost");
-        }
-        (State::Announced { .. }, Event::Seen(sight), State::Claiming(_)) => {
-            let reason = match sight.content {
-                Content::Absent => "the key was deleted",
-                Content::Ours => "the key was detached from our lease",
-                Content::Other(_) | Content::TooLarge => "the key was overwritten",
-            };
-            warn!(key, reason, "lost");
-        }
-        (State::Standby { holder }, Event::Seen(sight), State::Standby { .. })
-            if holder.lease == sight.lease => {}
-        (_, Event::Seen(sight), State::Standby { .. } | State::Releasing { .. }) => {
-            warn!(key, holder = %holder_of(sight), value = value(sight), "standing by");
-        }
-        (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!(key, "the key is free"),
-        (State::Withdrawing { .. } | State::Announced { .. }, _, State::Gone(Ending::Clean)) => {
-            info!(key, "withdrawn");
-        }
-        (_, _, State::Gone(Ending::Clean)) => info!(key, "ended with nothing of ours in etcd"),
-        (State::Releasing { .. }, _, State::Waiting) => info!("withdrawn while the gate is closed"),
-        _ => {}
-    }
-}
-
-fn holder_of(sight: &Sight) -> String {
-    sight.lease.map_or_else(|| "none".to_owned(), |lease| lease.to_string())
-}
-
-fn value(sight: &Sight) -> &str {
-    match &sight.content {
-        Content::Absent => "",
-        Content::Ours => "the same as ours",
-        Content::Other(value) => value,
-        Content::TooLarge => "too large to read",
-    }
-}
-
 fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotWithdrawn> {
     match ending {
         Ending::Clean => Ok(()),
         Ending::Unconfirmed(lease) => {
             let at_most = own_key.ttl() + ELECTION + Duration::from_secs(1);
             let until = SystemTime::now() + at_most + Duration::from_secs(1);
-            let reason = own_key.last_failure().unwrap_or("no answer in time").to_owned();
+            let reason = own_key
+                .contact()
+                .failure()
+                .map_or_else(|| "no answer in time".to_owned(), |failure| failure.reason);
             Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within, reason })
         }
     }

@@ -3,21 +3,20 @@
 //! A balancing channel would send its share of all requests to a dead member for ever (measured:
 //! a quarter of the requests fail with one of three members down).
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, rc::Rc, time::Duration};
 
 use etcd_client::{Client, ConnectOptions};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{
     credentials::{Login, TlsFiles},
     error::Error,
+    outage::{Contact, Outage},
     timing::Timing,
 };
 use crate::backoff::Backoff;
 
-/// A refusal that goes on is logged again after this long, so that it stays visible.
-const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
 /// Pings are a backstop against half-open connections. Etcd tolerates no more than one in 5 s and
 /// none without a stream (embed/config.go, `DefaultGRPCKeepAliveMinTime`).
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -55,14 +54,8 @@ pub struct Connection {
     /// Between refusals. Other requests may well be answered in the meantime.
     refusal_backoff: Backoff,
     not_before: Option<Instant>,
-    /// Endpoints left since the last answer, and whether for a certificate; each is said once.
-    left: Vec<(usize, bool)>,
-    /// Failures since the last answer: a full round when there are as many as endpoints.
-    failures: usize,
-    /// The last failure or refusal.
-    last_failure: Option<String>,
-    /// The refusal that was said, and when.
-    refused: Option<(String, Instant)>,
+    outage: Outage,
+    contact: Rc<Contact>,
 }
 
 struct ClientInUse(Client);
@@ -98,6 +91,8 @@ impl Connection {
             endpoints: u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX),
             request_timeout: options.request_timeout,
         };
+        let contact = Rc::new(Contact::default());
+        contact.set_endpoint(options.endpoints.first().map_or("", String::as_str));
         Ok(Self {
             options,
             timing,
@@ -110,10 +105,8 @@ impl Connection {
             round_backoff: Backoff::default(),
             refusal_backoff: Backoff::default(),
             not_before: None,
-            left: Vec::new(),
-            failures: 0,
-            last_failure: None,
-            refused: None,
+            outage: Outage::default(),
+            contact,
         })
     }
 
@@ -135,8 +128,8 @@ impl Connection {
         self.holds_lease = holds_lease;
     }
 
-    pub(super) fn last_failure(&self) -> Option<&str> {
-        self.last_failure.as_deref()
+    pub(super) fn contact(&self) -> &Rc<Contact> {
+        &self.contact
     }
 
     /// One attempt, where everything has to be done within `limit`: each endpoint gets its turn.
@@ -160,8 +153,8 @@ impl Connection {
     }
 
     /// One attempt, as long as it may take: connect, TLS, login and answer together.
-    pub(super) fn attempt(&self) -> Duration {
-        self.hurry.map_or(self.timing.attempt(), |cut| cut.min(self.timing.attempt()))
+    fn attempt(&self) -> Duration {
+        self.hurry.unwrap_or_else(|| self.timing.attempt())
     }
 
     /// A client for the current endpoint, after the back-off that is due.
@@ -231,7 +224,7 @@ impl Connection {
     pub(super) fn judge<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         let result = result.map_err(|error| self.explain(error));
         if let Err(error) = &result {
-            self.last_failure = Some(error.to_string());
+            self.contact.set_failure(error.to_string());
         }
         match &result {
             Ok(_) => self.answered(),
@@ -266,10 +259,7 @@ impl Connection {
     pub(super) fn answered(&mut self) {
         self.proven = true;
         self.round_backoff.reset();
-        self.failures = 0;
-        if !std::mem::take(&mut self.left).is_empty() {
-            info!(endpoint = self.endpoint(), "etcd answers again");
-        }
+        self.outage.answered(&self.contact.endpoint());
     }
 
     /// Something came back over the client: whatever ends it now, its certificate was accepted.
@@ -280,11 +270,9 @@ impl Connection {
     /// Etcd did what it may have refused before.
     pub(super) fn accepted(&mut self) {
         self.login_renewed = false;
-        self.last_failure = None;
+        self.contact.clear_failure();
         self.refusal_backoff.reset();
-        if self.refused.take().is_some() {
-            info!(endpoint = self.endpoint(), "etcd accepts again");
-        }
+        self.outage.accepted(&self.contact.endpoint());
     }
 
     /// A client certificate is judged after the handshake of TLS 1.3, and the alert that says so is
@@ -308,43 +296,20 @@ impl Connection {
 
     fn leave(&mut self, reason: &str) {
         self.client = None;
-        // A certificate is the operator's to replace: said even where the outage began otherwise.
-        let certificate = reason.contains("certificate");
-        let said = self.left.iter().any(|(left, said)| *left == self.current && (*said || !certificate));
-        if !said {
-            self.left.push((self.current, certificate));
-            warn!(endpoint = self.endpoint(), reason, "endpoint left");
-        }
         let endpoints = self.endpoint_count();
+        let round_is_over = self.outage.left(self.current, &self.contact.endpoint(), endpoints, reason);
         self.current = (self.current + 1) % endpoints;
-        self.failures += 1;
-        if self.failures == endpoints {
-            warn!(endpoints, "no endpoint of etcd answers");
-        }
-        if self.failures.is_multiple_of(endpoints) {
+        self.contact.set_endpoint(self.endpoint());
+        if round_is_over {
             let pause = self.round_backoff.pause(self.pause_cap(self.timing.round_cap()));
             self.not_before = Some(Instant::now() + pause);
         }
     }
 
     fn refused(&mut self, error: &Error, cap: Duration) {
-        let (now, reason) = (Instant::now(), error.to_string());
-        match &self.refused {
-            Some((said, at)) if *said == reason && now - *at < REPEAT_REFUSAL => {}
-            _ => {
-                let endpoint = self.endpoint();
-                match error {
-                    Error::NoSpace => warn!(endpoint, reason, "etcd is out of space"),
-                    Error::Unusable(_) => warn!(reason, "unusable file"),
-                    _ => {
-                        let user = self.options.login.as_ref().map_or("none", |login| &login.user);
-                        warn!(endpoint, user, reason, "etcd refuses");
-                    }
-                }
-                self.refused = Some((reason, now));
-            }
-        }
-        self.not_before = Some(now + self.refusal_backoff.pause(self.pause_cap(cap)));
+        let user = self.options.login.as_ref().map_or("none", |login| &login.user);
+        self.outage.refused(&self.contact.endpoint(), user, error);
+        self.not_before = Some(Instant::now() + self.refusal_backoff.pause(self.pause_cap(cap)));
     }
 
     fn pause_cap(&self, cap: Duration) -> Duration {

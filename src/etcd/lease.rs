@@ -1,6 +1,7 @@
 //! One lease: granted under an id of our choice, kept alive, revoked.
 
 use std::{
+    convert::Infallible,
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
@@ -87,13 +88,24 @@ impl KeepAlive {
         Ok(Self { keeper, answers, sent })
     }
 
-    /// Renews for ever, as `timing` has it. Ends only with an error.
-    pub(super) async fn run(mut self, timing: Timing) -> Result<std::convert::Infallible, Error> {
+    /// When the last renewal that was answered had been sent.
+    pub(super) fn sent(&self) -> Instant {
+        self.sent
+    }
+
+    /// Renews for ever, as `timing` has it; tells `renewed` of each renewal when it had been sent.
+    /// Ends only with an error.
+    pub(super) async fn run(
+        mut self,
+        timing: Timing,
+        renewed: impl Fn(Instant),
+    ) -> Result<Infallible, Error> {
         loop {
             sleep_until(self.sent + timing.renew_every()).await;
             let sent = Instant::now();
             bounded(sent + timing.attempt(), self.renew()).await?;
             self.sent = sent;
+            renewed(sent);
         }
     }
 

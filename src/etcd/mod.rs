@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod lease;
 mod list;
+mod outage;
 mod own_key;
 pub mod timing;
 mod watch;
@@ -21,6 +22,7 @@ pub use self::{
     endpoint::parse_endpoints,
     error::Error,
     lease::LeaseId,
+    outage::{Contact, Failure},
     own_key::{Claimed, Content, OwnKey, Sight},
 };
 use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};

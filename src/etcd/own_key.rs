@@ -1,6 +1,6 @@
 //! Our own key: look at it, claim it, hold it, give it back. What the announcer asks of etcd.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
 
 use etcd_client::{
     Client, Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp,
@@ -11,6 +11,7 @@ use super::{
     connection::{Connection, bounded},
     error::Error,
     lease::{self, KeepAlive, LeaseId},
+    outage::Contact,
     timing::Timing,
     watch::Watch,
 };
@@ -85,9 +86,9 @@ impl OwnKey {
         self.connection.timing().ttl.unwrap_or(self.ttl)
     }
 
-    /// What went wrong last, if anything has since etcd last did what it was asked for.
-    pub fn last_failure(&self) -> Option<&str> {
-        self.connection.last_failure()
+    /// How we stand with etcd, to be looked at also while a request is on its way.
+    pub fn contact(&self) -> Rc<Contact> {
+        Rc::clone(self.connection.contact())
     }
 
     /// How long a request that is on its way may still take when everything has to be done within
@@ -129,6 +130,7 @@ impl OwnKey {
     /// On [`Error::Unavailable`], or when dropped, whether etcd acted on it is unknown.
     pub async fn grant(&mut self, lease: LeaseId) -> Result<(), Error> {
         let ttl = self.ttl;
+        self.connection.contact().set_renewed(None);
         let granted = self.connection.call(|client| lease::grant(client, lease, ttl)).await?;
         self.connection.set_ttl(granted);
         Ok(())
@@ -208,6 +210,8 @@ impl OwnKey {
             Err(error) => return self.connection.judge(Err(error)),
         };
         self.connection.reached();
+        let contact = self.contact();
+        contact.set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
         if sight != *known {
             return self.connection.judge(Ok(sight));
         }
@@ -215,7 +219,7 @@ impl OwnKey {
 
         let mut renew = pin!(async {
             match keep_alive {
-                Some(keep_alive) => keep_alive.run(timing).await,
+                Some(keep_alive) => keep_alive.run(timing, |sent| contact.set_renewed(Some(sent))).await,
                 None => std::future::pending().await,
             }
         });

@@ -1,16 +1,84 @@
 //! Logs on stderr: text for people, or one JSON object a line.
+//!
+//! In the journal they carry syslog's priorities (sd-daemon(3)) and no times: the journal has its
+//! own.
 
-use std::io;
+use std::{
+    env, fmt,
+    io::{self, Write},
+};
 
-use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    filter::Targets,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{self, JsonFields, Writer},
+        layer,
+    },
+    layer::SubscriberExt,
+    registry,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
 /// Sends log lines that pass `filter` to stderr, as text or as `json`. Called once.
 pub fn init(filter: Targets, json: bool) {
-    let layer = fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    if json {
-        registry.with(layer.json()).init();
-    } else {
-        registry.with(layer).init();
+    let layer = layer().with_writer(io::stderr).with_target(false).with_ansi(false);
+    let registry = registry().with(filter);
+    match (json, stderr_is_journal()) {
+        (false, false) => registry.with(layer).init(),
+        (false, true) => {
+            let format = format::format().with_target(false).with_ansi(false).without_time();
+            registry.with(layer.event_format(Prioritised(format))).init();
+        }
+        (true, false) => registry.with(layer.json()).init(),
+        (true, true) => {
+            let format = format::json().with_target(false).without_time();
+            registry.with(layer.fmt_fields(JsonFields::new()).event_format(Prioritised(format))).init();
+        }
+    }
+}
+
+/// Writes what a process that failed ends with: `text`, with its last newline.
+pub fn fail(text: &str) {
+    let priority = if stderr_is_journal() { priority(Level::ERROR) } else { "" };
+    // Where nobody reads stderr any more there is nobody to tell.
+    let _ = write!(io::stderr(), "{priority}{text}");
+}
+
+/// Whether systemd says so in `JOURNAL_STREAM`, and stderr still is that stream (systemd.exec(5)).
+fn stderr_is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stat) = rustix::fs::fstat(io::stderr()) else { return false };
+    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// A format with the priority before each line.
+struct Prioritised<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        writer.write_str(priority(*event.metadata().level()))?;
+        self.0.format_event(context, writer, event)
     }
 }

@@ -1,4 +1,5 @@
-//! The process as the outside sees it: signals and logs. Only `main` uses it.
+//! The process as the outside sees it: signals, logs, systemd. Only `main` uses it.
 
 pub mod logging;
 pub mod shutdown;
+pub mod systemd;

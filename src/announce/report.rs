@@ -1,0 +1,115 @@
+//! What is said of an announcement: a log line for each boundary in its life, and one line on how
+//! things are now.
+
+use tracing::{info, warn};
+
+use super::{
+    gate::Verdict,
+    state::{Ending, Event, State, Step},
+};
+use crate::{
+    etcd::{Contact, Content, Sight},
+    text::escape,
+};
+
+/// One line for each boundary in the life of an announcement.
+pub(super) fn report(key: &str, before: &State, event: &Event, after: &State) {
+    match (before, event, after) {
+        (State::Claiming(claim), _, State::Announced { session, sight }) => {
+            if let Step::Put(seen) = &claim.step
+                && seen.is_held_by_another(Some(session.lease))
+            {
+                info!(key, holder = %holder_of(seen), value = value(seen), "taken over from");
+            }
+            info!(key, lease = %session.lease, revision = sight.mod_revision, "announced");
+        }
+        (State::Announced { session, .. }, Event::LeaseGone, _) => {
+            warn!(key, lease = %session.lease, reason = "the lease is gone", "lost");
+        }
+        (State::Announced { .. }, Event::Seen(sight), State::Claiming(_)) => {
+            let reason = match sight.content {
+                Content::Absent => "the key was deleted",
+                Content::Ours => "the key was detached from our lease",
+                Content::Other(_) | Content::TooLarge => "the key was overwritten",
+            };
+            warn!(key, reason, "lost");
+        }
+        (State::Standby { holder }, Event::Seen(sight), State::Standby { .. })
+            if holder.lease == sight.lease => {}
+        (_, Event::Seen(sight), State::Standby { .. } | State::Releasing { .. }) => {
+            warn!(key, holder = %holder_of(sight), value = value(sight), "standing by");
+        }
+        (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!(key, "the key is free"),
+        (State::Withdrawing { .. } | State::Announced { .. }, _, State::Gone(Ending::Clean)) => {
+            info!(key, "withdrawn");
+        }
+        (_, _, State::Gone(Ending::Clean)) => info!(key, "ended with nothing of ours in etcd"),
+        (State::Releasing { .. }, _, State::Waiting) => info!("withdrawn while the gate is closed"),
+        _ => {}
+    }
+}
+
+fn holder_of(sight: &Sight) -> String {
+    sight.lease.map_or_else(|| "none".to_owned(), |lease| lease.to_string())
+}
+
+fn value(sight: &Sight) -> &str {
+    match &sight.content {
+        Content::Absent => "",
+        Content::Ours => "the same as ours",
+        Content::Other(value) => value,
+        Content::TooLarge => "too large to read",
+    }
+}
+
+/// One line on how things are, for `systemctl status`.
+pub(super) fn status_line(key: &str, state: &State, contact: &Contact, verdict: &Verdict) -> String {
+    // A renewal since then shows that it is over.
+    let failure = contact.failure().filter(|f| contact.renewed().is_none_or(|renewed| renewed < f.at));
+    let failure = failure.map(|f| format!("etcd {}: {}", address(&f.endpoint), f.reason));
+    let because = |text: String| match &failure {
+        Some(failure) => format!("{text} \u{b7} {failure}"),
+        None => text,
+    };
+    let line = match state {
+        State::Waiting => match verdict {
+            Verdict::Closed(Some(reason)) => format!("not announced: waiting for the node: {reason}"),
+            _ => "not announced: waiting for the node".to_owned(),
+        },
+        State::Claiming(_) => match &failure {
+            Some(failure) => format!("not announced: {failure}"),
+            None => format!("not announced yet: asking etcd {}", address(&contact.endpoint())),
+        },
+        State::Announced { session, .. } => {
+            let renewed = contact.renewed().map(|sent| sent.elapsed().as_secs());
+            let announced = format!("announced {key} \u{b7} lease {}", session.lease);
+            match (&failure, renewed) {
+                (Some(failure), Some(seconds)) => {
+                    format!("{announced} \u{b7} not renewed for {seconds} s \u{b7} {failure}")
+                }
+                (Some(failure), None) => format!("{announced} \u{b7} {failure}"),
+                (None, renewed) => {
+                    let renewed = renewed.map(|s| format!(" \u{b7} renewed {s} s ago")).unwrap_or_default();
+                    format!("{announced} \u{b7} etcd {}{renewed}", address(&contact.endpoint()))
+                }
+            }
+        }
+        State::Standby { holder } => {
+            because(format!("standing by: {key} is held by lease {}", holder_of(holder)))
+        }
+        State::Releasing { session, .. } | State::Withdrawing { session } => {
+            because(format!("withdrawing {key} \u{b7} lease {}", session.lease))
+        }
+        State::Gone(Ending::Clean) => format!("withdrawn {key}"),
+        State::Gone(Ending::Unconfirmed(lease)) => {
+            because(format!("not withdrawn {key} \u{b7} lease {lease}"))
+        }
+    };
+    // Whatever it quotes, it stays one line.
+    escape(line.as_bytes())
+}
+
+/// An endpoint without its scheme.
+fn address(endpoint: &str) -> &str {
+    endpoint.split_once("://").map_or(endpoint, |(_, address)| address)
+}

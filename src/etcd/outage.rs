@@ -1,0 +1,129 @@
+//! What is known of an outage: said once in the log, and shown to whoever looks on.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::error::Error;
+
+/// A refusal that goes on is logged again after this long, so that it stays visible.
+const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
+
+/// How we stand with etcd now. Kept beside the connection, so that it can be read while a request
+/// is on its way.
+#[derive(Debug, Default)]
+pub struct Contact {
+    endpoint: RefCell<String>,
+    failure: RefCell<Option<Failure>>,
+    renewed: Cell<Option<Instant>>,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The endpoint that was asked.
+    pub endpoint: String,
+    /// Why it gave no result.
+    pub reason: String,
+    /// When that was found out.
+    pub at: Instant,
+}
+
+impl Contact {
+    /// The endpoint in use, or to be tried next.
+    pub fn endpoint(&self) -> String {
+        self.endpoint.borrow().clone()
+    }
+
+    /// What went wrong last, if anything has since etcd last did what it was asked for.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.borrow().clone()
+    }
+
+    /// When the last renewal of our lease that was answered had been sent.
+    pub fn renewed(&self) -> Option<Instant> {
+        self.renewed.get()
+    }
+
+    pub(super) fn set_renewed(&self, sent: Option<Instant>) {
+        self.renewed.set(sent);
+    }
+
+    pub(super) fn set_endpoint(&self, endpoint: &str) {
+        self.endpoint.replace(endpoint.to_owned());
+    }
+
+    pub(super) fn set_failure(&self, reason: String) {
+        let endpoint = self.endpoint();
+        self.failure.replace(Some(Failure { endpoint, reason, at: Instant::now() }));
+    }
+
+    pub(super) fn clear_failure(&self) {
+        self.failure.replace(None);
+    }
+}
+
+/// The outage that is going on, if one is.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    /// Endpoints left since the last answer, and whether for a certificate; each is said once.
+    left: Vec<(usize, bool)>,
+    /// Failures since the last answer: a full round when there are as many as endpoints.
+    failures: usize,
+    /// The refusal that was said, and when.
+    refused: Option<(String, Instant)>,
+}
+
+impl Outage {
+    /// An answer came: an outage, if there was one, is over.
+    pub(super) fn answered(&mut self, endpoint: &str) {
+        self.failures = 0;
+        if !std::mem::take(&mut self.left).is_empty() {
+            info!(endpoint, "etcd answers again");
+        }
+    }
+
+    /// Etcd did what it may have refused before.
+    pub(super) fn accepted(&mut self, endpoint: &str) {
+        if self.refused.take().is_some() {
+            info!(endpoint, "etcd accepts again");
+        }
+    }
+
+    /// Endpoint number `current` of `endpoints` did not answer. Gives whether each has had its turn.
+    pub(super) fn left(&mut self, current: usize, endpoint: &str, endpoints: usize, reason: &str) -> bool {
+        // A certificate is the operator's to replace: said even where the outage began otherwise.
+        let certificate = reason.contains("certificate");
+        let said = self.left.iter().any(|(left, said)| *left == current && (*said || !certificate));
+        if !said {
+            self.left.push((current, certificate));
+            warn!(endpoint, reason, "endpoint left");
+        }
+        self.failures += 1;
+        if self.failures == endpoints {
+            warn!(endpoints, "no endpoint of etcd answers");
+        }
+        self.failures.is_multiple_of(endpoints)
+    }
+
+    /// Etcd answered no, or a file that is needed to ask it cannot be used.
+    pub(super) fn refused(&mut self, endpoint: &str, user: &str, error: &Error) {
+        let (now, reason) = (Instant::now(), error.to_string());
+        if let Some((said, at)) = &self.refused
+            && *said == reason
+            && now - *at < REPEAT_REFUSAL
+        {
+            return;
+        }
+        match error {
+            Error::NoSpace => warn!(endpoint, reason, "etcd is out of space"),
+            Error::Unusable(_) => warn!(reason, "unusable file"),
+            _ => warn!(endpoint, user, reason, "etcd refuses"),
+        }
+        self.refused = Some((reason, now));
+    }
+}
