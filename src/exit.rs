@@ -3,13 +3,19 @@
 use std::io;
 
 use crate::{
-    announce::NotWithdrawn, etcd, host::UnusableDefault, publish::file::UnwritableFile, verbs::hosts::TooFew,
+    announce::NotWithdrawn,
+    etcd,
+    host::UnusableDefault,
+    publish::file::UnwritableFile,
+    verbs::{hosts::TooFew, status::NotAnnounced},
 };
 
 /// Nobody foresaw it.
 pub const UNEXPECTED: u8 = 1;
 /// A flag or variable is rejected.
 pub const USAGE: u8 = 2;
+/// `status`: the host is not announced.
+pub const NOT_ANNOUNCED: u8 = 3;
 /// Etcd was unavailable in time, a wait was not met, or a withdrawal not confirmed.
 pub const UNAVAILABLE: u8 = 69;
 /// Etcd refused us.
@@ -36,6 +42,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<UnwritableFile>() || cause.is::<UnusableDefault>() {
         return Some(UNUSABLE);
+    }
+    if cause.is::<NotAnnounced>() {
+        return Some(NOT_ANNOUNCED);
     }
     (cause.is::<NotWithdrawn>() || cause.is::<TooFew>()).then_some(UNAVAILABLE)
 }

@@ -9,11 +9,15 @@ use std::{
 use anyhow::Context;
 use crate_discovery::{
     announce::{self, Notice, Supervisor},
-    cli::{self, Announce, Invocation, LogFormat, Outcome, Verb},
+    cli::{self, Announce, Invocation, LogFormat, Outcome, Status, Verb},
     etcd::Registry,
-    exit, host,
+    exit,
+    host::{self, Host},
     process::{logging, shutdown, systemd},
-    verbs::hosts,
+    verbs::{
+        hosts,
+        status::{self, Whom},
+    },
 };
 use tracing::{info, warn};
 
@@ -73,11 +77,19 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             done = hosts::run(registry, options) => done.map(|()| None),
             signal = signal => Ok(Some(signal)),
         },
-        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout }) => {
-            let host = match host {
-                Some(host) => host,
-                None => host::default_host().context("set \"--host\" or CRATE_DISCOVERY_HOST")?,
+        Verb::Status(Status { json, host, own_host }) => {
+            let whom = match (own_host, host) {
+                (Some(own), _) => Whom::OwnHost(own_host_or_default(own)?),
+                (None, Some(host)) => Whom::Host(host),
+                (None, None) => Whom::All,
             };
+            tokio::select! {
+                done = status::run(registry, status::Options { json, whom }) => done.map(|()| None),
+                signal = signal => Ok(Some(signal)),
+            }
+        }
+        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout }) => {
+            let host = own_host_or_default(host)?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
@@ -106,5 +118,12 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             let ended = announce::run(own_key, gate, stop_timeout, shutdown, supervisor).await;
             ended.map(|()| None).map_err(Into::into)
         }
+    }
+}
+
+fn own_host_or_default(host: Option<Host>) -> anyhow::Result<Host> {
+    match host {
+        Some(host) => Ok(host),
+        None => host::default_host().context("set \"--host\" or CRATE_DISCOVERY_HOST"),
     }
 }

@@ -23,6 +23,7 @@ Exit codes:
   0    done (also when the reader of our output closed it)
   1    unexpected
   2    a flag or variable is rejected
+  3    status: the host is not announced
   69   etcd unavailable in time, --wait-for not met, or a withdrawal not confirmed
   77   etcd refused us: login or permission (announce tries on instead)
   78   a file or the host's state is unusable
@@ -36,7 +37,7 @@ CRATE_DISCOVERY_REQUEST_TIMEOUT, CRATE_DISCOVERY_LOG, CRATE_DISCOVERY_LOG_FORMAT
 A flag beats a variable. The password is taken from --password-file,
 $CREDENTIALS_DIRECTORY/etcd-password, ETCDCTL_PASSWORD or ETCDCTL_USER, in this order.";
 
-const HOSTS_VARIABLES: &str = "\
+const READER_VARIABLES: &str = "\
 More variables of the connection: CRATE_DISCOVERY_PASSWORD_FILE, CRATE_DISCOVERY_PREFIX,
 CRATE_DISCOVERY_REQUEST_TIMEOUT, CRATE_DISCOVERY_LOG, CRATE_DISCOVERY_LOG_FORMAT.
 A flag beats a variable. The password is taken from --password-file,
@@ -48,8 +49,11 @@ pub(super) enum Verb {
     #[command(after_help = ANNOUNCE_VARIABLES)]
     Announce(Announce),
     /// Print the announced hosts once
-    #[command(after_help = HOSTS_VARIABLES)]
+    #[command(after_help = READER_VARIABLES)]
     Hosts(Hosts),
+    /// Show who is announced, under which lease; with a host, check its health
+    #[command(after_help = READER_VARIABLES)]
+    Status(Status),
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +125,29 @@ pub(super) struct Hosts {
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// text (a table on a terminal, tabs elsewhere) or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: StatusFormat,
+    /// Show this host only; exit 3 when it is not announced
+    #[arg(long, value_parser = host)]
+    pub host: Option<Host>,
+    /// As --host, for the host of announce; exit 0 also when etcd does not answer
+    #[arg(long = "self", conflicts_with = "host")]
+    pub own: bool,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// How the status is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum StatusFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

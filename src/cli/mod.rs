@@ -58,6 +58,8 @@ pub enum Verb {
     Announce(Announce),
     /// `hosts`.
     Hosts(hosts::Options),
+    /// `status`.
+    Status(Status),
 }
 
 /// What to announce.
@@ -73,6 +75,17 @@ pub struct Announce {
     pub gate: gate::Settings,
     /// Longest time for a withdrawal.
     pub stop_timeout: Duration,
+}
+
+/// Whose status to show.
+#[derive(Debug)]
+pub struct Status {
+    /// One JSON object, instead of a table.
+    pub json: bool,
+    /// `--host`.
+    pub host: Option<Host>,
+    /// `--self`: the host that `announce` would announce; `None` in it for the system's host name.
+    pub own_host: Option<Option<Host>>,
 }
 
 /// Parses a command line, beginning with the program's name, and the environment.
@@ -153,7 +166,7 @@ mod tests {
         #[test]
         fn any_value_of_any_flag_is_taken_or_rejected_in_words(
             flags in proptest::collection::vec((0..FLAGS.len(), ".{0,40}"), 0..5),
-            verb in "announce|hosts",
+            verb in "announce|hosts|status",
         ) {
             let values = flags.iter().map(|(flag, value)| format!("{}={value}", FLAGS[*flag]));
             let line = ["crate-discovery".to_owned(), verb].into_iter().chain(values);

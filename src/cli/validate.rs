@@ -2,7 +2,7 @@
 
 use std::{env, net::IpAddr, path::PathBuf, time::Duration};
 
-use super::{Announce, Invocation, Verb, args};
+use super::{Announce, Invocation, Status, Verb, args, values};
 use crate::{
     announce::gate,
     announcement::Announcement,
@@ -11,6 +11,7 @@ use crate::{
         credentials::{Login, Password, Secret, TlsFiles},
         parse_endpoints,
     },
+    host::Host,
     verbs::hosts,
 };
 
@@ -59,6 +60,10 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             let wait_for = wait_for.map(|hosts| (hosts as usize, timeout.unwrap_or(DEFAULT_WAIT)));
             (connection, Verb::Hosts(hosts::Options { format, port, exclude, output, allow_stale, wait_for }))
         }
+        args::Verb::Status(args::Status { format, host, own, connection }) => {
+            let own_host = if own { Some(announced_host()?) } else { None };
+            (connection, Verb::Status(Status { json: format == args::StatusFormat::Json, host, own_host }))
+        }
     };
     let args::Connection {
         endpoints,
@@ -92,6 +97,14 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
     }
     let etcd = etcd::Options { endpoints: urls, tls, login, request_timeout };
     Ok(Invocation { log, log_format, etcd, prefix, warnings, verb })
+}
+
+/// The host that `announce` takes from its variable.
+fn announced_host() -> Result<Option<Host>, String> {
+    const NAME: &str = "CRATE_DISCOVERY_HOST";
+    let Some(name) = env::var_os(NAME).filter(|name| !name.is_empty()) else { return Ok(None) };
+    let name = name.to_string_lossy();
+    values::host(&name).map(Some).map_err(|why| format!("invalid value {name:?} for {NAME}: {why}"))
 }
 
 /// Says that `value` is that of a variable, if it is.

@@ -68,6 +68,23 @@ pub(super) async fn revoke(mut client: Client, id: LeaseId) -> Result<bool, Erro
     }
 }
 
+/// How long a lease lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    /// When it is renewed; whole seconds.
+    pub granted: Duration,
+    /// From now on; whole seconds.
+    pub left: Duration,
+}
+
+/// Asks how long `id` lives. None when it is not there.
+pub(super) async fn time_to_live(mut client: Client, id: LeaseId) -> Result<Option<Ttl>, Error> {
+    let answer = client.lease_time_to_live(id.0, None).await?;
+    let seconds = |n: i64| u64::try_from(n).ok().map(Duration::from_secs);
+    // Etcd says -1 of a lease that is not there.
+    Ok(seconds(answer.granted_ttl()).zip(seconds(answer.ttl())).map(|(granted, left)| Ttl { granted, left }))
+}
+
 /// A stream of keep-alives, one outstanding at a time. Dropping it ends the stream; the lease then
 /// ends with its TTL.
 pub(super) struct KeepAlive {

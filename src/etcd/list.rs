@@ -1,37 +1,44 @@
-//! All announcements of a prefix, in pages at one pinned revision.
+//! Announcements: all of a prefix, in pages at one pinned revision, or one host's.
 
 use std::collections::HashSet;
 
 use etcd_client::{Client, GetOptions, GetResponse, KeyValue};
 use tracing::warn;
 
-use super::{connection::Connection, error::Error};
-use crate::{
-    announcement::Announcement,
-    snapshot::{Node, Snapshot},
-    text::decode,
-};
+use super::{connection::Connection, error::Error, lease::LeaseId};
+use crate::{announcement::Announcement, host::Host, snapshot::Node, text::decode};
 
 /// Keys in one page. A page that is too large for a message (4 MB) is halved.
 const PAGE: i64 = 1000;
 
-/// Lists what is announced under `<prefix>/`. What is no valid announcement is skipped with one
-/// warning that names the key, unless it is in `warned` already.
+/// One announcement, and what etcd knows of its key.
+pub(super) struct Entry {
+    pub(super) node: Node,
+    pub(super) lease: Option<LeaseId>,
+    pub(super) mod_revision: i64,
+}
+
+/// Lists what is announced under `<prefix>/`, by everybody or by `host` alone. Gives the revision
+/// that was read, and the entries as etcd sorts them. What is no valid announcement is skipped with
+/// one warning that names the key, unless it is in `warned` already.
 ///
 /// # Errors
 /// See [`Error`]: a read that failed is never an empty list. Safe to drop.
 pub(super) async fn list(
     connection: &mut Connection,
     prefix: &str,
+    host: Option<&Host>,
     warned: &mut HashSet<Vec<u8>>,
-) -> Result<Snapshot, Error> {
+) -> Result<(i64, Vec<Entry>), Error> {
     let directory = format!("{prefix}/");
-    // The key after every key that begins with "<prefix>/": "0" follows "/".
-    let end = format!("{prefix}0");
-    let mut from = directory.clone().into_bytes();
+    let (mut from, end) = match host {
+        Some(host) => (format!("{directory}{host}").into_bytes(), format!("{directory}{host}\0")),
+        // The key after every key that begins with "<prefix>/": "0" follows "/".
+        None => (directory.clone().into_bytes(), format!("{prefix}0")),
+    };
     let mut revision = 0;
     let mut limit = PAGE;
-    let mut nodes = Vec::new();
+    let mut entries = Vec::new();
     loop {
         let options = GetOptions::new().with_range(end.as_str()).with_limit(limit).with_revision(revision);
         let page = match get(connection, &from, options.clone()).await {
@@ -47,13 +54,16 @@ pub(super) async fn list(
             // Every further page reads the store as it was for the first.
             revision = page.header().map_or(0, etcd_client::ResponseHeader::revision);
         }
-        nodes.extend(page.kvs().iter().filter_map(|kv| node(kv, &directory, warned)));
+        entries.extend(page.kvs().iter().filter_map(|kv| {
+            let node = node(kv, &directory, warned)?;
+            Some(Entry { node, lease: LeaseId::from_etcd(kv.lease()), mod_revision: kv.mod_revision() })
+        }));
         match page.kvs().last() {
             Some(last) if page.more() => {
                 from = [last.key(), b"\0"].concat();
                 limit = (limit * 2).min(PAGE);
             }
-            _ => return Ok(Snapshot::new(revision, nodes)),
+            _ => return Ok((revision, entries)),
         }
     }
 }

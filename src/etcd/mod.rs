@@ -11,19 +11,21 @@ mod lease;
 mod list;
 mod outage;
 mod own_key;
+mod status;
 pub mod timing;
 mod watch;
 
 use std::{collections::HashSet, time::Duration};
 
-use self::connection::Connection;
+use self::{connection::Connection, list::Entry};
 pub use self::{
     connection::Options,
     endpoint::parse_endpoints,
     error::Error,
-    lease::LeaseId,
+    lease::{LeaseId, Ttl},
     outage::{Contact, Failure},
     own_key::{Claimed, Content, OwnKey, Sight},
+    status::{Presence, Status},
 };
 use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};
 
@@ -51,11 +53,27 @@ impl Registry {
     /// # Errors
     /// The last failure. A read that failed is never an empty list. Safe to drop.
     pub async fn list(&mut self) -> Result<Snapshot, Error> {
+        let (revision, entries) = self.entries(None).await?;
+        Ok(Snapshot::new(revision, entries.into_iter().map(|entry| entry.node).collect()))
+    }
+
+    /// Looks who is announced, or whether `host` is, under which lease and for how long. Tried at
+    /// each endpoint, as [`Registry::list`].
+    ///
+    /// # Errors
+    /// The last failure. Safe to drop.
+    pub async fn status(&mut self, host: Option<&Host>) -> Result<Status, Error> {
+        let (revision, entries) = self.entries(host).await?;
+        let announced = status::with_ttl(&mut self.connection, entries).await?;
+        Ok(Status { revision, announced })
+    }
+
+    async fn entries(&mut self, host: Option<&Host>) -> Result<(i64, Vec<Entry>), Error> {
         let mut endpoints_left = self.connection.endpoint_count();
         // Once: etcd was compacted while we read, or took our token for stale.
         let mut again = true;
         loop {
-            match list::list(&mut self.connection, &self.prefix, &mut self.warned).await {
+            match list::list(&mut self.connection, &self.prefix, host, &mut self.warned).await {
                 Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
                 Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
                 result => return result,

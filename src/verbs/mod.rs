@@ -1,3 +1,4 @@
 //! The verbs that read, one file each.
 
 pub mod hosts;
+pub mod status;

@@ -117,7 +117,11 @@ pub fn values() -> Vec<Row> {
         ("--endpoints", "a:b"),
     ];
     let announce = announce.iter().map(|(flag, bad)| value("announce", flag, bad));
-    announce.chain(hosts.iter().map(|(flag, bad)| value("hosts", flag, bad))).collect()
+    let status = [("--format", "csv"), ("--host", "a/b"), ("--host", "-x")];
+    announce
+        .chain(hosts.iter().map(|(flag, bad)| value("hosts", flag, bad)))
+        .chain(status.iter().map(|(flag, bad)| value("status", flag, bad)))
+        .collect()
 }
 
 pub fn flags() -> Vec<Row> {
@@ -160,6 +164,7 @@ pub fn flags() -> Vec<Row> {
         announce(&[], 2, &["\"--check\"", "ftp://b:1", "allowed"])
             .env("CRATE_DISCOVERY_CHECK", "tcp://a:1,ftp://b:1"),
         hosts(&["--allow-stale"], 2, &["--allow-stale", "--output"]),
+        row("status", &["--self", "--host", "a"], 2, &["--self", "--host"]),
         hosts(&["--timeout", "5s"], 2, &["--timeout", "--wait-for"]),
         hosts(&["--wait-for", "1", "--timeout", "never"], 2, &["\"--timeout\"", "\"never\"", "allowed"]),
     ];

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etcd_client::{Client, ConnectOptions, EventType, TxnOp, WatchOptions};
+use etcd_client::{Client, ConnectOptions, EventType, PutOptions, TxnOp, WatchOptions};
 use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 
 use super::{PATIENCE, etcd::Etcd, eventually};
@@ -171,7 +171,15 @@ impl Raw {
     /// Puts many small keys without leases, a hundred a transaction.
     #[track_caller]
     pub fn put_all(&mut self, pairs: impl IntoIterator<Item = (String, String)>) {
-        let puts: Vec<TxnOp> = pairs.into_iter().map(|(key, value)| TxnOp::put(key, value, None)).collect();
+        self.put_all_under(0, pairs);
+    }
+
+    /// As [`Raw::put_all`], under a lease.
+    #[track_caller]
+    pub fn put_all_under(&mut self, lease: i64, pairs: impl IntoIterator<Item = (String, String)>) {
+        let options = PutOptions::new().with_lease(lease);
+        let put = |(key, value): (String, String)| TxnOp::put(key, value, Some(options.clone()));
+        let puts: Vec<TxnOp> = pairs.into_iter().map(put).collect();
         for some in puts.chunks(100) {
             let txn = self.client.txn(etcd_client::Txn::new().and_then(some));
             self.runtime.block_on(async { timeout(PATIENCE, txn).await }).expect("etcd answers").unwrap();

@@ -1,0 +1,85 @@
+//! Who is announced, under which lease, and for how long.
+
+use tokio::task::JoinSet;
+
+use super::{
+    connection::Connection,
+    error::Error,
+    lease::{self, LeaseId, Ttl},
+    list::Entry,
+};
+use crate::snapshot::Node;
+
+/// Leases asked for at a time, within one attempt.
+const BATCH: usize = 100;
+
+/// All announcements that were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The revision of etcd's store that was read.
+    pub revision: i64,
+    /// Sorted bytewise by host.
+    pub announced: Vec<Presence>,
+}
+
+/// One announcement, and what it hangs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Who is announced, and what.
+    pub node: Node,
+    /// The lease that the key is attached to. None when somebody put it by hand.
+    pub lease: Option<LeaseId>,
+    /// How long that lease lives. None without a lease, and where etcd does not say.
+    pub ttl: Option<Ttl>,
+    /// The revision that put the key last.
+    pub mod_revision: i64,
+}
+
+/// Asks for the leases of `entries`. A lease that has ended meanwhile, or that we may not ask for,
+/// has no TTL.
+pub(super) async fn with_ttl(
+    connection: &mut Connection,
+    mut entries: Vec<Entry>,
+) -> Result<Vec<Presence>, Error> {
+    entries.sort_unstable_by(|a, b| a.node.host.cmp(&b.node.host));
+    let mut ttls = Vec::with_capacity(entries.len());
+    for batch in entries.chunks(BATCH) {
+        let leases: Vec<_> = batch.iter().map(|entry| entry.lease).collect();
+        let mut endpoints_left = connection.endpoint_count();
+        let asked = loop {
+            match ask(connection, &leases).await {
+                Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+                other => break other?,
+            }
+        };
+        ttls.extend(asked);
+    }
+    let presence = |(Entry { node, lease, mod_revision }, ttl)| Presence { node, lease, ttl, mod_revision };
+    Ok(entries.into_iter().zip(ttls).map(presence).collect())
+}
+
+/// One attempt for all of them, side by side: one after the other, a thousand would take long.
+async fn ask(connection: &mut Connection, leases: &[Option<LeaseId>]) -> Result<Vec<Option<Ttl>>, Error> {
+    connection
+        .call(async |client| {
+            let mut asked = JoinSet::new();
+            for (number, lease) in leases.iter().enumerate() {
+                if let Some(lease) = *lease {
+                    let client = client.clone();
+                    asked.spawn(async move { (number, lease::time_to_live(client, lease).await) });
+                }
+            }
+            let mut ttls = vec![None; leases.len()];
+            while let Some(answered) = asked.join_next().await {
+                // It neither panics nor is it aborted while we wait here.
+                let Ok((number, answer)) = answered else { continue };
+                ttls[number] = match answer {
+                    Ok(ttl) => ttl,
+                    Err(error @ Error::Unavailable(_)) => return Err(error),
+                    Err(_) => None,
+                };
+            }
+            Ok(ttls)
+        })
+        .await
+}

@@ -1,0 +1,220 @@
+//! `status`: shows who is announced, under which lease; with a host, a health check.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+use anyhow::Context;
+use serde_json::json;
+use tracing::warn;
+
+use crate::{
+    etcd::{Error, Presence, Registry, Status},
+    host::Host,
+};
+
+/// What to show, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// One JSON object on one line, instead of a table.
+    pub json: bool,
+    /// Whom to look for.
+    pub whom: Whom,
+}
+
+/// Whom to look for.
+#[derive(Clone, Debug)]
+pub enum Whom {
+    /// Everybody.
+    All,
+    /// This host, which has to be announced.
+    Host(Host),
+    /// This host, as its own health check: that etcd cannot be asked is not its illness.
+    OwnHost(Host),
+}
+
+/// The host that was asked for is not announced.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} is not announced")]
+pub struct NotAnnounced {
+    /// That host.
+    pub host: Host,
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// [`NotAnnounced`]; [`Error`] when etcd cannot be asked, unless it is asked for
+/// [`Whom::OwnHost`] and does not answer. Safe to drop.
+pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
+    let host = match &options.whom {
+        Whom::All => None,
+        Whom::Host(host) | Whom::OwnHost(host) => Some(host),
+    };
+    let status = match (registry.status(host).await, &options.whom) {
+        (Err(Error::Unavailable(reason)), Whom::OwnHost(_)) => {
+            warn!(reason, "etcd cannot be asked: not our illness");
+            return Ok(());
+        }
+        (status, _) => status.context("failed to read the status from etcd")?,
+    };
+    if let (Some(host), []) = (host, status.announced.as_slice()) {
+        return Err(NotAnnounced { host: host.clone() }.into());
+    }
+    let mut stdout = io::stdout().lock();
+    let text = if options.json {
+        json_line(&status)
+    } else if stdout.is_terminal() {
+        table(&status, env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()))
+    } else {
+        tabs(&status)
+    };
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
+}
+
+const HEADER: [&str; 8] = ["HOST", "ADDRESS", "HTTP", "TRANSPORT", "PSQL", "LEASE", "TTL LEFT", "REVISION"];
+
+fn row(presence: &Presence) -> [String; 8] {
+    let none = || "-".to_owned();
+    let announcement = &presence.node.announcement;
+    [
+        presence.node.host.to_string(),
+        announcement.address.as_ref().map_or_else(none, Host::to_string),
+        announcement.http.to_string(),
+        announcement.transport.to_string(),
+        announcement.psql.map_or_else(none, |port| port.to_string()),
+        presence.lease.map_or_else(none, |lease| lease.to_string()),
+        presence
+            .ttl
+            .map_or_else(none, |ttl| format!("{} of {} s", ttl.left.as_secs(), ttl.granted.as_secs())),
+        presence.mod_revision.to_string(),
+    ]
+}
+
+/// For scripts: one tab between two fields.
+fn tabs(status: &Status) -> String {
+    let rows = status.announced.iter().map(row);
+    let lines = rows.map(|row| row.join("\t") + "\n");
+    [HEADER.join("\t") + "\n"].into_iter().chain(lines).collect()
+}
+
+/// For people: columns, and a colour for what will not last.
+fn table(status: &Status, colour: bool) -> String {
+    let rows: Vec<_> =
+        [HEADER.map(str::to_owned)].into_iter().chain(status.announced.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (field, width) in row.iter().zip(widths) {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{field:width$}  ");
+        }
+        let presence = number.checked_sub(1).and_then(|n| status.announced.get(n));
+        let style = match presence {
+            None => "1",
+            // Renewals come every third of the TTL: one has been missed at least.
+            Some(Presence { ttl: Some(ttl), .. }) if ttl.left < ttl.granted / 2 => "33",
+            // Somebody's hand: it does not end when its node does.
+            Some(Presence { lease: None, .. }) => "31",
+            Some(_) => "",
+        };
+        let line = line.trim_end();
+        let _ = if colour && !style.is_empty() {
+            writeln!(text, "\x1b[{style}m{line}\x1b[0m")
+        } else {
+            writeln!(text, "{line}")
+        };
+    }
+    text
+}
+
+fn json_line(status: &Status) -> String {
+    let nodes: Vec<String> = status
+        .announced
+        .iter()
+        .map(|presence| {
+            let announcement = &presence.node.announcement;
+            // Written by hand for the order of the fields; each value is JSON of its own.
+            format!(
+                r#"{{"host":{},"address":{},"http":{},"transport":{},"psql":{},"lease":{},"ttl":{},"ttl_left":{},"mod_revision":{}}}"#,
+                json!(presence.node.host),
+                json!(announcement.address),
+                announcement.http,
+                announcement.transport,
+                json!(announcement.psql),
+                json!(presence.lease.map(|lease| lease.to_string())),
+                json!(presence.ttl.map(|ttl| ttl.granted.as_secs())),
+                json!(presence.ttl.map(|ttl| ttl.left.as_secs())),
+                presence.mod_revision,
+            )
+        })
+        .collect();
+    format!("{{\"revision\":{},\"nodes\":[{}]}}\n", status.revision, nodes.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        announcement::Announcement,
+        etcd::{LeaseId, Ttl},
+        snapshot::Node,
+    };
+
+    fn status() -> Status {
+        let presence = |host: &str, value: &str, lease, left| Presence {
+            node: Node {
+                host: host.parse().unwrap(),
+                announcement: Announcement::from_json(value.as_bytes()).unwrap(),
+            },
+            lease: LeaseId::from_etcd(lease),
+            ttl: (lease != 0)
+                .then_some(Ttl { granted: Duration::from_secs(60), left: Duration::from_secs(left) }),
+            mod_revision: 9,
+        };
+        Status {
+            revision: 12,
+            announced: vec![
+                presence("a", r#"{"http":4200,"transport":4300}"#, 0x7d12, 58),
+                presence("b", r#"{"http":1,"transport":2,"psql":3,"address":"10.0.0.5"}"#, 0x1f, 29),
+                presence("c", r#"{"http":4200,"transport":4300}"#, 0, 0),
+            ],
+        }
+    }
+
+    #[test]
+    fn table_has_columns_and_colours_what_will_not_last() {
+        let text = table(&status(), true);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "\x1b[1mHOST  ADDRESS   HTTP  TRANSPORT  PSQL  LEASE  TTL LEFT    REVISION\x1b[0m"
+        );
+        assert_eq!(lines[1], "a     -         4200  4300       -     7d12   58 of 60 s  9");
+        assert_eq!(lines[2], "\x1b[33mb     10.0.0.5  1     2          3     1f     29 of 60 s  9\x1b[0m");
+        assert!(lines[3].starts_with("\x1b[31mc "), "{text}");
+        assert!(!table(&status(), false).contains('\x1b'));
+    }
+
+    #[test]
+    fn elsewhere_than_on_a_terminal_there_is_one_tab_between_fields() {
+        assert_eq!(tabs(&status()).lines().nth(1), Some("a\t-\t4200\t4300\t-\t7d12\t58 of 60 s\t9"));
+    }
+
+    #[test]
+    fn json_is_one_object_on_one_line() {
+        let text = json_line(&status());
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(text.matches('\n').count(), 1);
+        assert_eq!(value["revision"], 12);
+        assert_eq!(value["nodes"][0]["lease"], "7d12");
+        assert_eq!((&value["nodes"][1]["ttl"], &value["nodes"][1]["ttl_left"]), (&json!(60), &json!(29)));
+        assert_eq!(value["nodes"][2]["lease"], json!(null));
+    }
+}
