@@ -12,8 +12,24 @@ ifeq ($(shell uname -m),aarch64)
 export ETCD_UNSUPPORTED_ARCH := arm64
 endif
 
-BINARY := $(CARGO_TARGET_DIR)/release/crate-discovery
+BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
 SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh)
+
+# Where `make install` puts things. systemd looks into /usr and /usr/local; for any other PREFIX, such as Flatcar's
+# /opt, what is systemd's goes to /etc.
+PREFIX ?= /usr/local
+DESTDIR ?=
+ifneq ($(filter $(PREFIX),/usr /usr/local),)
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+SYSCTLDIR ?= $(PREFIX)/lib/sysctl.d
+else
+UNITDIR ?= /etc/systemd/system
+SYSUSERSDIR ?= /etc/sysusers.d
+SYSCTLDIR ?= /etc/sysctl.d
+endif
+DOCDIR ?= $(PREFIX)/share/doc/crate-discovery
+UNITS := crate@.service crate-discovery@.service crate-image@.service
 
 # Of `make soak`; a seed repeats a run's faults.
 MINUTES ?= 5
@@ -21,7 +37,7 @@ SEED ?=
 # Of `make fuzz`.
 SECONDS ?= 600
 
-.PHONY: help build demo test test-matrix lint deny bench soak fuzz clean
+.PHONY: help build install uninstall demo test test-matrix lint deny bench soak fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -29,6 +45,27 @@ help: ## list these targets
 build: ## the release binary, target/release/crate-discovery
 	@.ci/install cargo cc protoc
 	cargo build --release --locked
+
+# Builds nothing, so that `sudo make install` leaves no files of root's in the tree.
+install: ## what was built, and the units: DESTDIR= PREFIX=/usr/local
+	@[ -x $(BINARY) ] || { echo "error: $(BINARY) is not there: run make build first" >&2; exit 1; }
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/crate-discovery
+	install -d -m 755 $(DESTDIR)$(UNITDIR)
+	@for unit in $(UNITS); do \
+		echo "systemd/$$unit -> $(DESTDIR)$(UNITDIR)/$$unit"; \
+		sed 's|/usr/local/bin/crate-discovery|$(PREFIX)/bin/crate-discovery|' systemd/$$unit \
+			>$(DESTDIR)$(UNITDIR)/$$unit && chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	done
+	install -D -m 644 systemd/sysusers.d/crate-discovery.conf $(DESTDIR)$(SYSUSERSDIR)/crate-discovery.conf
+	install -D -m 644 systemd/sysctl.d/60-crate.conf $(DESTDIR)$(SYSCTLDIR)/60-crate.conf
+	install -D -m 644 systemd/crate-discovery.env.example $(DESTDIR)$(DOCDIR)/crate-discovery.env.example
+
+uninstall: ## what make install put there; /etc/crate-discovery stays
+	rm -f $(DESTDIR)$(PREFIX)/bin/crate-discovery
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	rm -f $(DESTDIR)$(SYSUSERSDIR)/crate-discovery.conf $(DESTDIR)$(SYSCTLDIR)/60-crate.conf
+	rm -f $(DESTDIR)$(DOCDIR)/crate-discovery.env.example
+	@rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null || true
 
 demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 	@.ci/install cargo cc protoc etcd

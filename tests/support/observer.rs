@@ -3,7 +3,7 @@
 use std::{
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use etcd_client::{Client, ConnectOptions, EventType, PutOptions, TxnOp, WatchOptions};
@@ -19,6 +19,8 @@ const MARKER: &str = "/the-observer-was-here";
 pub struct Event {
     /// When we heard of it.
     pub at: Instant,
+    /// The same on the wall clock, for comparison with somebody else's log.
+    pub on_clock: SystemTime,
     /// Whether it is a PUT; a lease that ends deletes.
     pub put: bool,
     /// The key.
@@ -123,13 +125,14 @@ async fn watch_once(url: &str, into: &Mutex<Vec<Event>>, from: &mut i64) -> Resu
         client.watch_client().max_decoding_message_size(1 << 28).watch("", Some(options)).await?;
     while let Some(message) = stream.message().await? {
         assert!(!message.canceled(), "the observer was refused: {}", message.cancel_reason());
-        let at = Instant::now();
+        let (at, on_clock) = (Instant::now(), SystemTime::now());
         let mut events = into.lock().unwrap();
         for event in message.events() {
             let kv = event.kv().expect("an event has a key");
             *from = kv.mod_revision() + 1;
             events.push(Event {
                 at,
+                on_clock,
                 put: event.event_type() == EventType::Put,
                 key: String::from_utf8_lossy(kv.key()).into_owned(),
                 value: String::from_utf8_lossy(kv.value()).into_owned(),

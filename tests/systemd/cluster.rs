@@ -1,0 +1,111 @@
+//! What the node is started with: its literal flags, its peers, its image.
+
+use crate::{
+    IMAGE, NODE, SIDEKICK, endpoints,
+    host::{Host, UNIT_PATIENCE},
+    key,
+    support::{engine::Network, eventually, key_of, observer::Observer},
+};
+
+/// What stays the same in the flags of each start.
+const FLAGS: [&str; 3] =
+    ["-Ctransport.tcp.port=4300", "-Chttp.port=4200", "-Cdiscovery.seed_providers=settings"];
+
+#[test]
+fn second_node_is_given_the_first_ones_address_and_the_first_none() {
+    let network = Network::create();
+    let (etcd, url) = network.etcd();
+    let observer = Observer::start(&etcd);
+    let masters = "CRATE_FLAGS=-Ccluster.initial_master_nodes=h1,h2 -Ccluster.name=tested";
+    let h1 = Host::boot(&network, "h1", &[&endpoints(&url), masters]);
+    let address = format!("CRATE_DISCOVERY_ADDRESS={0}\nCRATE_PUBLISH_HOST={0}", h1.address());
+    h1.write_settings("1.env", &[&address]);
+    h1.systemctl(&["start", NODE]);
+    observer.next_put(&key(), 0, UNIT_PATIENCE);
+    let h2 = Host::boot(&network, "h2", &[&endpoints(&url), masters]);
+    h2.systemctl(&["start", NODE]);
+    observer.next_put(&key_of("h2"), 0, UNIT_PATIENCE);
+
+    let own = |name: &str, publish: &str| {
+        [format!("-Cnode.name={name}"), format!("-Cnetwork.publish_host={publish}")]
+    };
+    let ours = ["-Ccluster.initial_master_nodes=h1,h2", "-Ccluster.name=tested"].map(str::to_owned);
+    let fixed = FLAGS.map(str::to_owned);
+    let peers = format!("-Cdiscovery.seed_hosts={}:4300", h1.address());
+    assert_eq!(h1.node_flags(), [&own("h1", &h1.address())[..], &fixed, &ours].concat());
+    assert_eq!(h2.node_flags(), [&own("h2", "h2")[..], &fixed, &[peers], &ours].concat());
+
+    // What docker was told, word for word; the limits are left out only after that.
+    let run =
+        h2.docker_calls().into_iter().find(|call| call.starts_with("run ")).expect("docker run was called");
+    assert_eq!(
+        run,
+        format!(
+            "run --name crate-1 --rm --pull=never --network host --log-driver none \
+             --ulimit nofile=65536:65536 --ulimit nproc=4096:4096 --ulimit memlock=-1:-1 \
+             --volume /var/lib/crate:/data --env CRATE_HEAP_SIZE --env CRATE_JAVA_OPTS crate:6.4.3 {}",
+            h2.node_flags().join(" ")
+        )
+    );
+}
+
+#[test]
+fn peers_of_the_last_start_are_kept_while_etcd_is_away() {
+    let network = Network::create();
+    let (mut etcd, url) = network.etcd();
+    etcd.etcdctl(&["put", &key_of("other"), r#"{"http":4200,"transport":4301}"#]);
+    let host = Host::boot(&network, "h1", &[&endpoints(&url)]);
+    host.systemctl(&["start", NODE]);
+    host.becomes(SIDEKICK, "ActiveState", "active");
+    let peers = "-Cdiscovery.seed_hosts=other:4301".to_owned();
+    eventually("the node has started", UNIT_PATIENCE, || match host.node_said("listening").len() {
+        1 => Ok(()),
+        n => Err(format!("{n} times")),
+    });
+    assert!(host.node_flags().contains(&peers), "{:?}", host.node_flags());
+    etcd.kill();
+    host.systemctl(&["restart", NODE]);
+    eventually("the node has started again", UNIT_PATIENCE, || match host.node_said("listening").len() {
+        2 => Ok(()),
+        n => Err(format!("{n} times\n{}", host.journal(NODE))),
+    });
+    assert!(host.node_flags().contains(&peers), "{:?}", host.node_flags());
+}
+
+#[test]
+fn missing_image_is_pulled_until_it_is_there_and_never_again() {
+    let network = Network::create();
+    let (etcd, url) = network.etcd();
+    let observer = Observer::start(&etcd);
+    let host = Host::boot_without_image(&network, "h1", &[&endpoints(&url)]);
+    host.systemctl(&["start", "--no-block", NODE]);
+    let pulls = || {
+        let calls = host.docker_calls();
+        calls
+            .iter()
+            .filter(|call| *call == "create --name crate-image-1 --pull=missing --network none crate:6.4.3")
+            .count()
+    };
+    // No registry can be reached: that fails, and is tried again.
+    eventually("the image is pulled again", UNIT_PATIENCE, || {
+        match host.try_exec(&["cat", "/var/log/docker-calls"]) {
+            Ok(_) if pulls() >= 2 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert!(
+        host.journal(IMAGE).contains("Unable to find image 'crate:6.4.3' locally"),
+        "{}",
+        host.journal(IMAGE)
+    );
+    host.load_image();
+    observer.next_put(&key(), 0, UNIT_PATIENCE);
+    assert_eq!(host.property(IMAGE, "Result"), "success");
+    // What only looked for the image is gone.
+    assert_eq!(host.containers(), "crate-1");
+    let complaints = |journal: &str| journal.matches("Unable to find image").count();
+    let before = complaints(&host.journal(IMAGE));
+    host.systemctl(&["restart", NODE]);
+    assert_eq!(complaints(&host.journal(IMAGE)), before);
+    assert_eq!(host.property(IMAGE, "Result"), "success");
+}

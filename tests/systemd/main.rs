@@ -1,0 +1,30 @@
+//! The units, on a real systemd with a real docker engine beside it: see [`host`]. Every key is read
+//! back from an etcd outside of the host, by a witness that is not our code.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod failures;
+mod host;
+mod lifecycle;
+mod settings;
+
+use support::key_of;
+
+/// The node of these tests.
+pub const NODE: &str = "crate@1.service";
+/// Its sidekick.
+pub const SIDEKICK: &str = "crate-discovery@1.service";
+/// What pulls its image.
+pub const IMAGE: &str = "crate-image@1.service";
+
+/// The key of the one host that most of these tests have.
+pub fn key() -> String {
+    key_of("h1")
+}
+
+/// Where etcd is, as a line of the environment file.
+pub fn endpoints(url: &str) -> String {
+    format!("ETCDCTL_ENDPOINTS={url}")
+}
