@@ -13,7 +13,9 @@ export ETCD_UNSUPPORTED_ARCH := arm64
 endif
 
 BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
-SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh)
+SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh)
+# What the tests need; see .ci/install.
+TESTED_WITH := cargo cc protoc etcd faketime docker debootstrap
 
 # Where `make install` puts things. systemd looks into /usr and /usr/local; for any other PREFIX, such as Flatcar's
 # /opt, what is systemd's goes to /etc.
@@ -72,13 +74,13 @@ demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 	cargo build --release --locked
 	@tests/demo.sh $(BINARY)
 
-test: ## every test, on a real etcd
-	@.ci/install cargo cc protoc etcd faketime
-	cargo test --locked
+test: ## every test, on a real etcd, a real systemd and a real docker engine
+	@.ci/install $(TESTED_WITH)
+	@.ci/with-docker cargo test --locked
 
 test-matrix: ## every test, on every etcd that can be had
-	@.ci/install cargo cc protoc etcd faketime
-	@.ci/test-matrix
+	@.ci/install $(TESTED_WITH)
+	@.ci/with-docker .ci/test-matrix
 
 lint: ## formatting, clippy, the docs and the shell scripts
 	@.ci/install cargo cc protoc shellcheck
