@@ -252,7 +252,7 @@ async fn observe(
     known: &Sight,
     timing: Timing,
 ) -> Result<Sight, Error> {
-    let mut look_at = Instant::now() + timing.look_every();
+    let mut look_at = Instant::now() + timing.renew_every();
     loop {
         let sight = match timeout_at(look_at, watch.next()).await {
             // Only the last event matters: that is how the key is now.
@@ -261,7 +261,7 @@ async fn observe(
                 None => continue,
             },
             Err(_) => {
-                look_at = Instant::now() + timing.look_every();
+                look_at = Instant::now() + timing.renew_every();
                 bounded(Instant::now() + timing.attempt(), read(client.clone(), key, value)).await?.0
             }
         };

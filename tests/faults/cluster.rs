@@ -12,6 +12,7 @@ use crate::{
         AT_ONCE, PATIENCE, SLACK, TTL,
         cluster::{Cluster, MEMBERS},
         daemon::{Daemon, field, message_of},
+        disk::Disk,
         eventually, key_of,
         proxy::Mode,
         witness::Witness,
@@ -237,6 +238,39 @@ fn key_is_there_while_the_leader_that_we_use_is_frozen_and_thawed() {
 #[test]
 fn key_is_there_while_the_leader_that_another_member_follows_is_frozen_and_thawed() {
     leader_is_frozen("row 9: leader frozen, not ours", false);
+}
+
+/// Row 9, another way to stand still: a leader whose disk hangs goes on renewing leases in its memory, while the
+/// others have elected another, at which these end (etcd#15247).
+#[test]
+fn key_is_there_while_the_disk_of_the_leader_that_we_use_hangs() {
+    let disk = Disk::create();
+    let cluster = Cluster::start_with_first_on(&disk.path());
+    cluster.lead(0);
+    let witness = Witness::start(cluster.members(), &key());
+    let others = [1, 2].map(|index| cluster.client_proxy(index));
+    others.iter().for_each(|proxy| proxy.set(Mode::Cut));
+    let daemon = cluster.announced("h1", &ROOMY_ARGS);
+    others.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    witness.asks_everybody();
+    assert_eq!(cluster.connected(), 0);
+
+    let mark = daemon.stderr().len();
+    let hangs = disk.hang();
+    // It stands still at the next thing it has to write. There is no answer.
+    let _ = cluster.member(0).try_etcdctl(&["put", "/somebody/elses", "x", "--command-timeout=200ms"]);
+    let since = Instant::now();
+    let look = (ROOMY / 3).mul_f64(1.1);
+    let left = leaves(&cluster, &daemon, mark, 0, look + Cluster::attempt(ROOMY) + SLACK);
+    println!("row 9: left {} ms after the leader's disk hung", (left - since).as_millis());
+    sleep(ROOMY_OUTLIVED);
+    assert!(witness.absences().is_empty(), "the disk still hangs: {:?}", witness.absences());
+    drop(hangs);
+    sleep(AT_ONCE + SLACK);
+    // What the old leader still proposes then is row 9's.
+    println!("row 9: leader's disk: worst absence {} ms", witness.worst_absence().as_millis());
+    assert!(witness.worst_absence() < AT_ONCE + SLACK, "{:?}", witness.absences());
+    is_back(&cluster, 1, SLACK);
 }
 
 /// Row 11, for a follower or for the leader.

@@ -2,6 +2,7 @@
 //! member can be cut off from its peers while clients still reach it, and the other way round.
 
 use std::{
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -44,6 +45,16 @@ impl Cluster {
             eprintln!("a member ended at its start, trying other ports");
         }
         panic!("the cluster does not start");
+    }
+
+    /// As [`Cluster::start`], with the first member's data in `directory`.
+    pub fn start_with_first_on(directory: &Path) -> Self {
+        let mut cluster = Self::unstarted(&[]);
+        let data = directory.join("data");
+        cluster.members[0].add_flags(&["--data-dir", &data.display().to_string()]);
+        cluster.members.iter_mut().for_each(Etcd::launch);
+        assert!(cluster.members.iter_mut().all(Etcd::comes_up), "a member ended at its start");
+        cluster
     }
 
     fn unstarted(extra: &[&str]) -> Self {

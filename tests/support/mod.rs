@@ -8,6 +8,7 @@
 
 pub mod cluster;
 pub mod daemon;
+pub mod disk;
 pub mod engine;
 pub mod etcd;
 pub mod observer;
