@@ -13,7 +13,7 @@
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
 //! | [`backoff`], [`text`] | small tools |
-//! | [`process`] | signals and logging: what `main` injects |
+//! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` and `announce` use `publish`, `etcd` and `render`; `etcd`
 //! uses `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.

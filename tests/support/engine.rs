@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
+
 use super::{
     PATIENCE,
     etcd::{Etcd, scratch},
@@ -62,17 +64,19 @@ pub fn stand_in_tar() -> &'static Path {
         assert!(built.expect("cargo runs").success(), "the stand-in for CrateDB does not build");
         let profile =
             Path::new(env!("CARGO_BIN_EXE_crate-discovery")).parent().expect("it is in a directory");
-        // Kept until the process ends: each test takes it from there.
-        let dir = scratch().keep();
-        let root = dir.join("root");
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let dir = TempDir::new_in(kept).unwrap();
+        let root = dir.path().join("root");
         copy(&profile.join("examples/cratedb-stand-in"), &root.join("crate"));
         for library in libraries(&root.join("crate")) {
             copy(&library, &root.join(library.strip_prefix("/").expect("ldd names whole paths")));
         }
         fs::create_dir_all(root.join("data")).unwrap();
-        let tar = dir.join("stand-in.tar");
-        let made = Command::new("tar").arg("-C").arg(&root).args(["-c", "-f"]).arg(&tar).arg(".").status();
+        let packed = dir.path().join("stand-in.tar");
+        let made = Command::new("tar").arg("-C").arg(&root).args(["-c", "-f"]).arg(&packed).arg(".").status();
         assert!(made.expect("tar runs").success(), "the stand-in's file system cannot be packed");
+        let tar = kept.join("stand-in.tar");
+        fs::rename(packed, &tar).unwrap();
         tar
     })
 }

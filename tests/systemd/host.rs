@@ -2,19 +2,15 @@
 //! engine of its own that has the image of the CrateDB stand-in.
 
 use std::{
-    fs::{self, File, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::Path,
+    fs::{self, File},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Condvar, Mutex, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tempfile::TempDir;
-
 use crate::support::{
     engine::{Container, Network, debian_image, docker, engine_answers, stand_in_tar},
-    etcd::scratch,
     eventually,
 };
 
@@ -74,7 +70,7 @@ impl Host {
         let args = ["--hostname", name, "--network", network.name(), "--network-alias", name];
         let init = [debian_image(), "/sbin/init"];
         let container = Container::create(&[&BOOTS_SYSTEMD[..], &args, &init].concat());
-        container.copy_in(install().path());
+        container.copy_in(install());
         container.start();
         let host = Self { container, _turn: turn };
         host.has_booted();
@@ -251,23 +247,26 @@ impl Drop for Host {
 }
 
 /// What `make install` puts on a host, and the docker client that leaves out what is refused here.
-fn install() -> &'static TempDir {
-    static TREE: OnceLock<TempDir> = OnceLock::new();
+/// Made once.
+fn install() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| {
-        let tree = scratch();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let tree = kept.join("installed");
+        // Of the last run, which may have installed something else.
+        let _ = fs::remove_dir_all(&tree);
         let made = Command::new("make")
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["--silent", "install"])
-            .arg(format!("DESTDIR={}", tree.path().display()))
+            .arg(format!("DESTDIR={}", tree.display()))
             .arg(concat!("BINARY=", env!("CARGO_BIN_EXE_crate-discovery")))
             .stdout(Stdio::null())
             .status();
         assert!(made.expect("make runs").success(), "make install failed: see above");
-        let wrapper = tree.path().join("usr/bin/docker");
-        fs::create_dir_all(wrapper.parent().expect("it is in a directory")).unwrap();
-        fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/docker-without-ulimits.sh"), &wrapper)
-            .unwrap();
-        fs::set_permissions(tree.path(), Permissions::from_mode(0o755)).unwrap();
+        let client = tree.join("usr/bin/docker");
+        fs::create_dir_all(client.parent().expect("it is in a directory")).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/docker-without-ulimits.sh");
+        fs::copy(script, client).unwrap();
         tree
     })
 }
