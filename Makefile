@@ -15,7 +15,7 @@ endif
 BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
 SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh)
 # What the tests need; see .ci/install.
-TESTED_WITH := cargo cc protoc etcd faketime docker debootstrap
+TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap
 
 # Where `make install` puts things. systemd looks into /usr and /usr/local; for any other PREFIX, such as Flatcar's
 # /opt, what is systemd's goes to /etc.
@@ -33,13 +33,22 @@ endif
 DOCDIR ?= $(PREFIX)/share/doc/crate-discovery
 UNITS := crate@.service crate-discovery@.service crate-image@.service
 
+# Of `make image`. BUILDER is the builder's base image, where Docker Hub's rust cannot be had.
+IMAGE ?= crate-discovery
+BUILDER ?=
+IMAGE_FLAGS ?=
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# The engine's own client: the one in PATH may be another version's.
+DOCKER := $(firstword $(wildcard /usr/bin/docker) docker)
+
 # Of `make soak`; a seed repeats a run's faults.
 MINUTES ?= 5
 SEED ?=
 # Of `make fuzz`.
 SECONDS ?= 600
 
-.PHONY: help build install uninstall demo test test-matrix lint deny bench soak fuzz clean
+.PHONY: help build image install uninstall demo test test-matrix lint deny bench soak fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -47,6 +56,13 @@ help: ## list these targets
 build: ## the release binary, target/release/crate-discovery
 	@.ci/install cargo cc protoc
 	cargo build --release --locked
+
+image: ## the docker image, crate-discovery: IMAGE= BUILDER=
+	@.ci/install docker
+	@DOCKER_BUILDKIT=1 .ci/with-docker sh -c '$(DOCKER) build --file docker/Dockerfile --tag $(IMAGE) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		$(if $(BUILDER),--build-arg BUILDER=$(BUILDER)) $(IMAGE_FLAGS) . \
+		&& $(DOCKER) image inspect --format "$(IMAGE): {{.Size}} bytes, {{.Id}}" $(IMAGE)'
 
 # Builds nothing, so that `sudo make install` leaves no files of root's in the tree.
 install: ## what was built, and the units: DESTDIR= PREFIX=/usr/local

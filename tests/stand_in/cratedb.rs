@@ -4,8 +4,10 @@
 //!
 //! It takes the flags of the official image and judges them as CrateDB does
 //! (`EnvironmentAwareCommand`, `AbstractScopedSettings`): an empty value, a key given twice and an
-//! unknown key end it. It listens on 4200 and 4300, answers `GET /` with 503 until it is told that
-//! it has a master, and exits with 143 on SIGTERM, as Java does.
+//! unknown key end it; `${NAME}` in a value is the variable of that name. It listens on 4200 and 4300,
+//! answers `GET /` with 503 until it is told that it has a master, and exits with 143 on SIGTERM, as
+//! Java does. Under the name `curl` it asks the URL that is its last argument, and fails as
+//! `curl --fail` does.
 //!
 //! A test steers it through the file `/data/stand-in`, blanks between these words:
 //!
@@ -56,6 +58,9 @@ const USAGE: i32 = 64;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if std::env::args().next().is_some_and(|name| name.ends_with("curl")) {
+        exit(curl(arguments.last().map_or("", String::as_str)));
+    }
     say(&format!("flags {}", arguments.join(" ")));
     let settings = settings(&arguments);
     let asked_to_stop = std::sync::Arc::new(AtomicBool::new(false));
@@ -108,11 +113,39 @@ fn settings(arguments: &[String]) -> BTreeMap<String, String> {
         if !KNOWN.contains(&key) {
             fail(1, &format!("unknown setting [{key}]"));
         }
-        if let Some(before) = settings.insert(key.to_owned(), value.to_owned()) {
+        let value = substituted(value);
+        if let Some(before) = settings.insert(key.to_owned(), value.clone()) {
             fail(USAGE, &format!("setting [{key}] already set, saw [{before}] and [{value}]"));
         }
     }
     settings
+}
+
+/// What `PropertyPlaceholder` makes of a value that is one placeholder, which is all we use.
+fn substituted(value: &str) -> String {
+    match value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+        Some(name) => std::env::var(name)
+            .unwrap_or_else(|_| fail(1, &format!("could not resolve placeholder '{name}'"))),
+        None => value.to_owned(),
+    }
+}
+
+/// The exit code of `curl --fail` for `http://127.0.0.1:PORT/`.
+fn curl(url: &str) -> i32 {
+    let port = url.trim_start_matches("http://127.0.0.1:").trim_end_matches('/').parse().unwrap_or(0);
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match ask() {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => 0,
+        Ok(_) => 22,
+        Err(_) => 7,
+    }
 }
 
 fn listen(port: u16) -> TcpListener {

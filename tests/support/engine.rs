@@ -43,45 +43,105 @@ pub fn run_docker(args: &[&str]) -> String {
 /// The image in which Debian boots; made once.
 pub fn debian_image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/debian-image.sh");
-        let done = Command::new(script).stderr(Stdio::inherit()).output().expect("the script runs");
-        assert!(done.status.success(), "no image with Debian: see above");
-        String::from_utf8(done.stdout).unwrap().trim().to_owned()
-    })
+    IMAGE.get_or_init(|| made_by("debian-image.sh"))
 }
 
-/// A tar with the file system of what stands in for CrateDB: its binary and the libraries it loads.
-/// Made once; see `tests/stand_in`.
+/// The image of the sidekick, built by `make image` from this machine's toolchain; made once.
+pub fn sidekick_image() -> &'static str {
+    static IMAGE: OnceLock<()> = OnceLock::new();
+    const NAME: &str = "crate-discovery-test/crate-discovery";
+    IMAGE.get_or_init(|| {
+        let made = Command::new("make")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--silent", "image", &format!("IMAGE={NAME}"), "IMAGE_FLAGS=--network host"])
+            .arg(format!("BUILDER={}", made_by("builder-image.sh")))
+            .status();
+        assert!(made.expect("make runs").success(), "make image failed: see above");
+    });
+    NAME
+}
+
+/// Runs a script beside this file that makes an image and prints its name.
+fn made_by(script: &str) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script);
+    let done = Command::new(&script).stderr(Stdio::inherit()).output().expect("the script runs");
+    assert!(done.status.success(), "{} failed: see above", script.display());
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// A tar with the file system of what stands in for CrateDB, which plays `curl` as well: the official
+/// image has one, for health checks. Made once; see `tests/stand_in`.
 pub fn stand_in_tar() -> &'static Path {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
     TAR.get_or_init(|| {
         // Cargo builds examples for `cargo test`, but not for `cargo test --test one`.
-        let built = Command::new(env!("CARGO"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--locked", "--example", "cratedb-stand-in"])
-            .status();
-        assert!(built.expect("cargo runs").success(), "the stand-in for CrateDB does not build");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--example",
+            "cratedb-stand-in",
+        ]);
+        // What cargo told us about this package: ring's build script would take it for a change, and half of what
+        // is built would be built again.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
+                cargo.env_remove(name);
+            }
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "the stand-in for CrateDB does not build");
         let profile =
             Path::new(env!("CARGO_BIN_EXE_crate-discovery")).parent().expect("it is in a directory");
-        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let dir = TempDir::new_in(kept).unwrap();
-        let root = dir.path().join("root");
-        copy(&profile.join("examples/cratedb-stand-in"), &root.join("crate"));
-        for library in libraries(&root.join("crate")) {
-            copy(&library, &root.join(library.strip_prefix("/").expect("ldd names whole paths")));
-        }
-        fs::create_dir_all(root.join("data")).unwrap();
-        let packed = dir.path().join("stand-in.tar");
-        let made = Command::new("tar").arg("-C").arg(&root).args(["-c", "-f"]).arg(&packed).arg(".").status();
-        assert!(made.expect("tar runs").success(), "the stand-in's file system cannot be packed");
-        let tar = kept.join("stand-in.tar");
-        fs::rename(packed, &tar).unwrap();
-        tar
+        let stand_in = profile.join("examples/cratedb-stand-in");
+        pack("stand-in", &[(&stand_in, "crate"), (&stand_in, "usr/bin/curl")])
     })
 }
 
+/// A tar with the file system of an image that has the etcd and the etcdctl in `PATH`. Made once.
+pub fn etcd_tar() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let find = |program: &str| {
+            let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
+            found.unwrap_or_else(|| panic!("{program} is not in PATH: see .ci/install etcd"))
+        };
+        let (etcd, etcdctl) = (find("etcd"), find("etcdctl"));
+        pack("etcd", &[(&etcd, "usr/local/bin/etcd"), (&etcdctl, "usr/local/bin/etcdctl")])
+    })
+}
+
+/// Makes an image of a tar, with these changes, as `docker import` takes them.
+pub fn import(tar: &Path, image: &str, changes: &[&str]) {
+    let changes: Vec<&str> = changes.iter().flat_map(|change| ["--change", change]).collect();
+    run_docker(&[&["import"], &changes[..], &[&tar.display().to_string(), image]].concat());
+}
+
+/// Packs programs, each with its place, and the libraries that they load.
+fn pack(name: &str, programs: &[(&Path, &str)]) -> PathBuf {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let dir = TempDir::new_in(kept).unwrap();
+    let root = dir.path().join("root");
+    for (program, place) in programs {
+        copy(program, &root.join(place));
+        for library in libraries(program) {
+            copy(&library, &root.join(library.strip_prefix("/").expect("ldd names whole paths")));
+        }
+    }
+    for directory in ["data", "tmp"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    let packed = dir.path().join("tar");
+    let made = Command::new("tar").arg("-C").arg(&root).args(["-c", "-f"]).arg(&packed).arg(".").status();
+    assert!(made.expect("tar runs").success(), "the file system of {name} cannot be packed");
+    let tar = kept.join(format!("{name}.tar"));
+    fs::rename(packed, &tar).unwrap();
+    tar
+}
+
 fn libraries(binary: &Path) -> Vec<PathBuf> {
+    // Of a static binary it prints none, and fails.
     let listed = Command::new("ldd").arg(binary).output().expect("ldd runs");
     let listed = String::from_utf8(listed.stdout).unwrap();
     let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
@@ -134,6 +194,12 @@ impl Network {
         let both = format!("{},{}", etcd.url(), self.url(&etcd));
         etcd.add_flags(&["--listen-client-urls", &both]);
         etcd
+    }
+
+    /// The address of a container on it.
+    #[track_caller]
+    pub fn address_of(&self, container: &Container) -> String {
+        container.inspect(&format!("{{{{(index .NetworkSettings.Networks {:?}).IPAddress}}}}", self.name))
     }
 
     /// Where containers reach `etcd`.
@@ -231,7 +297,7 @@ impl Drop for Container {
 }
 
 /// A name that no other test has.
-fn unique(what: &str) -> String {
+pub fn unique(what: &str) -> String {
     let name =
         scratch().path().file_name().expect("a scratch directory has a name").to_string_lossy().into_owned();
     format!("cdt-{what}-{}", name.trim_start_matches('.').to_lowercase())

@@ -47,9 +47,14 @@ pub struct Observer {
 impl Observer {
     /// Begins to watch.
     pub fn start(etcd: &Etcd) -> Self {
+        Self::at(etcd.url())
+    }
+
+    /// As [`Observer::start`], for an etcd that is not ours to start, at its URL.
+    pub fn at(url: String) -> Self {
         let events = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
-        let (url, into) = (etcd.url(), Arc::clone(&events));
+        let (raw, into) = (Mutex::new(Raw::at(&url)), Arc::clone(&events));
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 tokio::select! {
@@ -58,7 +63,7 @@ impl Observer {
                 }
             });
         });
-        Self { events, raw: Mutex::new(Raw::connect(etcd)), stop: Some(stop), thread: Some(thread) }
+        Self { events, raw, stop: Some(stop), thread: Some(thread) }
     }
 
     /// What has been heard of `key` so far.
@@ -153,8 +158,12 @@ pub struct Raw {
 impl Raw {
     /// Connects without TLS or login.
     pub fn connect(etcd: &Etcd) -> Self {
+        Self::at(&etcd.url())
+    }
+
+    fn at(url: &str) -> Self {
         let runtime = runtime();
-        let client = runtime.block_on(Client::connect([etcd.url()], Some(options()))).unwrap();
+        let client = runtime.block_on(Client::connect([url], Some(options()))).unwrap();
         Self { runtime, client }
     }
 

@@ -1,0 +1,12 @@
+//! The image and the compose file, on a real docker engine. Every key is read back from outside, by a
+//! witness that is not our code.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod compose;
+mod image;
+mod lifecycle;
+mod network;
+mod project;
+mod sidekick;
