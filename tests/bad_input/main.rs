@@ -1,6 +1,7 @@
 //! What is rejected, and how: one table. Each row is an exit code and one sentence that names the
 //! flag or file, the value (unless it is secret) and the remedy; nothing is written, nobody panics.
 
+mod environment;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;

@@ -1,5 +1,7 @@
 //! What the engine does to a container, and what becomes of the key.
 
+use std::time::Duration;
+
 use crate::{
     sidekick::{sidekick, stop},
     support::{
@@ -20,9 +22,9 @@ fn docker_stop_withdraws_the_key_at_once() {
     sidekick.start();
     let put = observer.next_put(&key_of("h1"), 0, PATIENCE);
     assert_eq!(put.value, DEFAULT_VALUE);
-    // Well under the grace period of 10 s, and under the TTL: it was withdrawn.
+    // Well under the grace period of 10 s, after which docker kills.
     let (took, code) = stop(&sidekick);
-    assert!(took < AT_ONCE + SLACK, "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(code, "0", "{}", sidekick.logs());
     assert_eq!(etcd.key(&key_of("h1")), None);
     assert_eq!(etcd.leases(), [0; 0]);

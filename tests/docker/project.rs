@@ -62,10 +62,10 @@ impl Project {
         command
     }
 
-    /// The container of a service.
+    /// The container of a service, running or not.
     #[track_caller]
     pub fn container(&self, service: &str) -> String {
-        let id = self.compose(&["ps", "--quiet", service]);
+        let id = self.compose(&["ps", "--all", "--quiet", service]);
         assert!(!id.is_empty(), "{service} has no container");
         id
     }
