@@ -1,6 +1,6 @@
 //! The grammar of hosts and addresses, one for writers and readers, and the default host.
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4, without the trailing dot).
 const MAX_LEN: usize = 253;
@@ -8,9 +8,9 @@ const MAX_LEN: usize = 253;
 /// A host or address: an IP literal, or 1 to 253 of `[A-Za-z0-9._-]` not beginning with `-` or `.`.
 ///
 /// What this type holds can stand in an etcd key, on a command line, in a line of a file and in a
-/// shell assignment without quoting.
+/// shell assignment without quoting. A clone shares the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host(String);
+pub struct Host(Arc<str>);
 
 /// Why a text is no [`Host`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ impl FromStr for Host {
         let is_name = (1..=MAX_LEN).contains(&text.len())
             && !text.starts_with(['-', '.'])
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if is_name || text.parse::<IpAddr>().is_ok() { Ok(Self(text.to_owned())) } else { Err(InvalidHost) }
+        if is_name || text.parse::<IpAddr>().is_ok() { Ok(Self(text.into())) } else { Err(InvalidHost) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A snapshot as text: csv, lines, json, env.
 
+use std::fmt::Write;
+
 use serde_json::json;
 
 use crate::{announcement::Port, snapshot::Snapshot};
@@ -41,23 +43,22 @@ fn env(seeds: &str) -> String {
 }
 
 fn json_line(snapshot: &Snapshot) -> String {
-    let nodes: Vec<String> = snapshot
-        .nodes()
-        .iter()
-        .map(|node| {
-            let a = &node.announcement;
-            // Written by hand for the order of the fields; each value is JSON of its own.
-            format!(
-                r#"{{"host":{},"address":{},"http":{},"transport":{},"psql":{}}}"#,
-                json!(node.host),
-                json!(a.address),
-                a.http,
-                a.transport,
-                json!(a.psql)
-            )
-        })
-        .collect();
-    format!("{{\"revision\":{},\"nodes\":[{}]}}\n", snapshot.revision(), nodes.join(","))
+    let mut line = format!(r#"{{"revision":{},"nodes":["#, snapshot.revision());
+    for (i, node) in snapshot.nodes().iter().enumerate() {
+        let a = &node.announcement;
+        // Written by hand for the order of the fields; each value is JSON of its own.
+        let _ = write!(
+            line,
+            r#"{}{{"host":{},"address":{},"http":{},"transport":{},"psql":{}}}"#,
+            if i == 0 { "" } else { "," },
+            json!(node.host),
+            json!(a.address),
+            a.http,
+            a.transport,
+            json!(a.psql)
+        );
+    }
+    line + "]}\n"
 }
 
 #[cfg(test)]
