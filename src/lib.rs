@@ -8,6 +8,7 @@
 //! | [`exit`] | exit codes and what leads to each |
 //! | [`announce`] | the announcer: a pure state machine, the shell around it, the gate |
 //! | [`verbs`] | the other verbs, thin |
+//! | [`feeds`] | what CrateDB reads anew in every round, kept current |
 //! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
 //! | [`publish`] | files kept up to date |
 //! | [`render`] | a snapshot as csv, lines, json, env |
@@ -15,7 +16,7 @@
 //! | [`backoff`], [`text`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
-//! `main` may use everything; `verbs` and `announce` use `publish`, `etcd` and `render`; `etcd`
+//! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`; `etcd`
 //! uses `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
 //!
 //! # Words
@@ -37,6 +38,7 @@ pub mod backoff;
 pub mod cli;
 pub mod etcd;
 pub mod exit;
+pub mod feeds;
 pub mod host;
 pub mod process;
 pub mod publish;

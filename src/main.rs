@@ -11,14 +11,16 @@ use crate_discovery::{
     announce::{self, Notice, Supervisor},
     cli::{self, Announce, Invocation, LogFormat, Outcome, Status, Verb},
     etcd::Registry,
-    exit,
+    exit, feeds,
     host::{self, Host},
     process::{logging, shutdown, systemd},
     verbs::{
         hosts,
         status::{self, Whom},
+        watch,
     },
 };
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 /// Longest wait for the name service when looking whether our host is known as loopback.
@@ -71,12 +73,15 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     }
     let endpoints = etcd.endpoints.join(",");
     let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
-    let registry = Registry::new(etcd, prefix)?;
+    let registry = Registry::new(etcd.clone(), prefix.clone())?;
     match verb {
         Verb::Hosts(options) => tokio::select! {
             done = hosts::run(registry, options) => done.map(|()| None),
             signal = signal => Ok(Some(signal)),
         },
+        Verb::Watch(options) => {
+            watch::run(registry, options, async { _ = signal.await }).await.map(|()| None)
+        }
         Verb::Status(Status { json, host, own_host }) => {
             let whom = match (own_host, host) {
                 (Some(own), _) => Whom::OwnHost(own_host_or_default(own)?),
@@ -88,8 +93,10 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 signal = signal => Ok(Some(signal)),
             }
         }
-        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout }) => {
+        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }) => {
             let host = own_host_or_default(host)?;
+            let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
+            let feeding = feeds::follow(feeds, || Registry::new(etcd, prefix), feeds_stopped)?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
@@ -114,8 +121,16 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 Notice::Stopping => systemd::stopping(status),
             };
             let supervisor = systemd::listens_every().map(|every| Supervisor { every, tell: &tell });
-            let shutdown = async { _ = signal.await };
-            let ended = announce::run(own_key, gate, stop_timeout, shutdown, supervisor).await;
+            let shutdown = async {
+                _ = signal.await;
+                // What they keep stays as it was: our own withdrawal is no news to our own node.
+                drop(stop_feeds);
+            };
+            let announcing = announce::run(own_key, gate, stop_timeout, shutdown, supervisor);
+            let ended = tokio::select! {
+                ended = announcing => ended,
+                never = feeding => match never {},
+            };
             ended.map(|()| None).map_err(Into::into)
         }
     }

@@ -1,5 +1,9 @@
 //! All announcements of a prefix at one etcd revision.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
 use crate::{
     announcement::{Announcement, Port},
     host::Host,
@@ -21,6 +25,9 @@ impl Node {
         Some(target.with_port(self.announcement.port(port)?))
     }
 }
+
+/// The newest snapshot, and notice of each change of it. None until there was a first good read.
+pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// All nodes of a prefix at one revision, sorted bytewise by host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ mod support;
 
 use support::{
     PATIENCE, PREFIX,
-    daemon::{Daemon, announce, hosts, run, tool},
+    daemon::{Daemon, announce, hosts, run, tool, watch},
     etcd::Etcd,
     eventually_eq, key_of,
     observer::Raw,
@@ -27,7 +27,7 @@ const CONNECTION: [&str; 11] = [
 ];
 
 /// `announce`'s own.
-const ANNOUNCE: [&str; 12] = [
+const ANNOUNCE: [&str; 15] = [
     "CRATE_DISCOVERY_HOST",
     "CRATE_DISCOVERY_HTTP",
     "CRATE_DISCOVERY_TRANSPORT",
@@ -40,6 +40,9 @@ const ANNOUNCE: [&str; 12] = [
     "CRATE_DISCOVERY_RISE",
     "CRATE_DISCOVERY_FALL",
     "CRATE_DISCOVERY_STOP_TIMEOUT",
+    "CRATE_DISCOVERY_SEED_FILE",
+    "CRATE_DISCOVERY_SEED_FILE_IN_PLACE",
+    "CRATE_DISCOVERY_HOLD",
 ];
 
 /// What the binary prints for these arguments, which must be a success.
@@ -54,13 +57,11 @@ fn help_and_version_are_data_and_succeed() {
     assert_eq!(printed(&["--version"]), concat!("crate-discovery ", env!("CARGO_PKG_VERSION"), "\n"));
     assert_eq!(printed(&["-V"]), printed(&["--version"]));
     let help = printed(&["--help"]);
-    for verb in ["announce", "hosts", "status"] {
+    for verb in ["announce", "hosts", "watch", "status"] {
         assert!(help.contains(verb), "{help}");
     }
-    // Verbs of later issues have no stubs.
-    for later in ["watch", "bootstrap"] {
-        assert!(!help.lines().any(|line| line.trim_start().starts_with(later)), "{help}");
-    }
+    // A verb of a later issue has no stub.
+    assert!(!help.lines().any(|line| line.trim_start().starts_with("bootstrap")), "{help}");
 }
 
 /// Whoever types the name alone wants to know what there is; a script that does it is wrong.
@@ -77,7 +78,7 @@ fn no_verb_is_rejected_with_the_help() {
 fn help_of_each_verb_fits_a_screen_and_names_the_variables() {
     let rule = "--check-interval is CRATE_DISCOVERY_CHECK_INTERVAL";
     let mut wrong = Vec::new();
-    for (verb, own) in [("announce", &ANNOUNCE[..]), ("hosts", &[]), ("status", &[])] {
+    for (verb, own) in [("announce", &ANNOUNCE[..]), ("hosts", &[]), ("watch", &[]), ("status", &[])] {
         let help = printed(&[verb, "--help"]);
         if help.lines().count() > 60 {
             wrong.push(format!("{verb}: {} lines", help.lines().count()));
@@ -93,8 +94,10 @@ fn help_of_each_verb_fits_a_screen_and_names_the_variables() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // A leftover variable does nothing to the reading verbs, so they must not promise any.
-    let hosts = printed(&["hosts", "--help"]);
-    assert!(!ANNOUNCE.iter().any(|name| hosts.contains(&format!("[env: {name}]"))), "{hosts}");
+    for verb in ["hosts", "watch"] {
+        let help = printed(&[verb, "--help"]);
+        assert!(!ANNOUNCE.iter().any(|name| help.contains(&format!("[env: {name}]"))), "{help}");
+    }
 }
 
 /// The TTL is where a duration can be seen from outside: etcd says what it granted.
@@ -167,6 +170,20 @@ fn flags_of_hosts_have_no_environment() {
         .env("CRATE_DISCOVERY_WAIT_FOR", "7")
         .env("CRATE_DISCOVERY_HOST", "-not-a-host");
     assert_eq!(run(command).printed(), "h1:4300\n");
+}
+
+#[test]
+fn flags_of_watch_have_no_environment() {
+    let etcd = Etcd::start();
+    Raw::connect(&etcd).put(key_of("h1").as_bytes(), support::DEFAULT_VALUE.as_bytes());
+    let mut command = watch(&etcd, &[]);
+    command
+        .env("CRATE_DISCOVERY_FORMAT", "json")
+        .env("CRATE_DISCOVERY_OUTPUT", "/nowhere/at/all")
+        .env("CRATE_DISCOVERY_SEED_FILE", "/nowhere/at/all")
+        .env("CRATE_DISCOVERY_SEED_FILE_IN_PLACE", "perhaps")
+        .env("CRATE_DISCOVERY_HOLD", "for ever");
+    Daemon::spawn_printing(command).prints("h1:4300\n", PATIENCE);
 }
 
 #[test]

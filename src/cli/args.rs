@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::PossibleValu
 use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
+use super::feeds::Feeds;
 use super::values::{count, duration, host, log_filter, port, prefix, ttl};
 use crate::{announcement::Port, host::Host, render::Format};
 
@@ -25,9 +26,9 @@ Exit codes:
   2    a flag or variable is rejected
   3    status: the host is not announced
   69   etcd unavailable in time, --wait-for not met, or a withdrawal not confirmed
-  77   etcd refused us: login or permission (announce tries on instead)
+  77   etcd refused us: login or permission (announce and watch try on instead)
   78   a file or the host's state is unusable
-  128+n  ended by signal n (announce: by the second one)";
+  128+n  ended by signal n (announce and watch: by the second one)";
 
 // A variable beside each flag would make `--help` twice as wide as a terminal.
 const ANNOUNCE_VARIABLES: &str = "\
@@ -51,6 +52,9 @@ pub(super) enum Verb {
     /// Print the announced hosts once
     #[command(after_help = READER_VARIABLES)]
     Hosts(Hosts),
+    /// Follow the announced hosts until SIGTERM or SIGINT: print them at each change
+    #[command(after_help = READER_VARIABLES)]
+    Watch(Watch),
     /// Show who is announced, under which lease; with a host, check its health
     #[command(after_help = READER_VARIABLES)]
     Status(Status),
@@ -95,6 +99,8 @@ pub(super) struct Announce {
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_STOP_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
     pub stop_timeout: Duration,
     #[command(flatten)]
+    pub feeds: Feeds,
+    #[command(flatten)]
     pub connection: Connection,
 }
 
@@ -123,6 +129,26 @@ pub(super) struct Hosts {
     /// Longest time for --wait-for [default: 60s]
     #[arg(long, value_name = "TIME", requires = "wait_for", value_parser = duration)]
     pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    /// csv, lines, json or env; after lines and env a blank line
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: Format,
+    /// transport, http or psql; hosts without it are left out
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub port: Port,
+    /// Leave out this host; may repeat
+    #[arg(long, value_name = "HOST", action = ArgAction::Append, value_parser = host)]
+    pub exclude: Vec<Host>,
+    /// Keep this file current; with it, or with a feed, nothing is printed
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub feeds: Feeds,
     #[command(flatten)]
     pub connection: Connection,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod error;
+mod feeds;
 mod validate;
 mod values;
 
@@ -10,7 +11,14 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
 
-use crate::{announce::gate, announcement::Announcement, etcd, host::Host, verbs::hosts};
+use crate::{
+    announce::gate,
+    announcement::Announcement,
+    etcd,
+    feeds::Feeds,
+    host::Host,
+    verbs::{hosts, watch},
+};
 
 /// A command line that was understood, or what to say instead.
 #[derive(Debug)]
@@ -58,6 +66,8 @@ pub enum Verb {
     Announce(Announce),
     /// `hosts`.
     Hosts(hosts::Options),
+    /// `watch`.
+    Watch(watch::Options),
     /// `status`.
     Status(Status),
 }
@@ -75,6 +85,8 @@ pub struct Announce {
     pub gate: gate::Settings,
     /// Longest time for a withdrawal.
     pub stop_timeout: Duration,
+    /// What to keep current besides.
+    pub feeds: Feeds,
 }
 
 /// Whose status to show.
@@ -107,7 +119,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
 /// The command as clap has it, with variables that are set but empty left out: an environment file
 /// has such lines, and they mean "not set".
 fn command() -> Command {
-    args::Cli::command().mut_subcommands(|verb| {
+    feeds::with_variables(args::Cli::command()).mut_subcommands(|verb| {
         verb.mut_args(|arg| {
             let is_empty =
                 arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|v| v.is_empty()));
@@ -135,7 +147,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 24] = [
+    const FLAGS: [&str; 27] = [
         "--host",
         "--http",
         "--transport",
@@ -160,13 +172,16 @@ mod tests {
         "--log-format",
         "--format",
         "--port",
+        "--seed-file",
+        "--seed-file-in-place",
+        "--hold",
     ];
 
     proptest! {
         #[test]
         fn any_value_of_any_flag_is_taken_or_rejected_in_words(
             flags in proptest::collection::vec((0..FLAGS.len(), ".{0,40}"), 0..5),
-            verb in "announce|hosts|status",
+            verb in "announce|hosts|watch|status",
         ) {
             let values = flags.iter().map(|(flag, value)| format!("{}={value}", FLAGS[*flag]));
             let line = ["crate-discovery".to_owned(), verb].into_iter().chain(values);

@@ -12,7 +12,7 @@ use crate::{
         parse_endpoints,
     },
     host::Host,
-    verbs::hosts,
+    verbs::{hosts, watch},
 };
 
 /// `--timeout` of `hosts --wait-for`.
@@ -34,6 +34,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             rise,
             fall,
             stop_timeout,
+            feeds,
             connection,
         }) => {
             let checks = check.iter().map(|url| url.trim().parse()).collect::<Result<_, _>>().map_err(
@@ -45,7 +46,8 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             let gate =
                 gate::Settings { checks, interval: check_interval, timeout: check_timeout, rise, fall };
             let announcement = Announcement { http, transport, psql, address };
-            (connection, Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout }))
+            let feeds = feeds.validate()?;
+            (connection, Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }))
         }
         args::Verb::Hosts(args::Hosts {
             format,
@@ -59,6 +61,10 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
         }) => {
             let wait_for = wait_for.map(|hosts| (hosts as usize, timeout.unwrap_or(DEFAULT_WAIT)));
             (connection, Verb::Hosts(hosts::Options { format, port, exclude, output, allow_stale, wait_for }))
+        }
+        args::Verb::Watch(args::Watch { format, port, exclude, output, feeds, connection }) => {
+            let feeds = feeds.validate()?;
+            (connection, Verb::Watch(watch::Options { format, port, exclude, output, feeds }))
         }
         args::Verb::Status(args::Status { format, host, own, connection }) => {
             let own_host = if own { Some(announced_host()?) } else { None };

@@ -1,8 +1,11 @@
 //! Announcements: all of a prefix, in pages at one pinned revision, or one host's.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+};
 
-use etcd_client::{Client, GetOptions, GetResponse, KeyValue};
+use etcd_client::{Client, GetOptions, GetResponse, KeyValue, ResponseHeader};
 use tracing::warn;
 
 use super::{connection::Connection, error::Error, lease::LeaseId};
@@ -18,9 +21,45 @@ pub(super) struct Entry {
     pub(super) mod_revision: i64,
 }
 
-/// Lists what is announced under `<prefix>/`, by everybody or by `host` alone. Gives the revision
-/// that was read, and the entries as etcd sorts them. What is no valid announcement is skipped with
-/// one warning that names the key, unless it is in `warned` already.
+/// What was read of a prefix.
+pub(super) struct Listing {
+    /// The revision that was read.
+    pub(super) revision: i64,
+    /// How many keys there are, those that are no announcements included.
+    pub(super) keys: i64,
+    /// The announcements, as etcd sorts them.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// The keys that were warned about, so that each is once.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    hasher: RandomState,
+    /// Not the keys themselves: somebody may write new ones for as long as we run.
+    hashes: HashSet<u64>,
+}
+
+/// Then those that were warned about are forgotten: half a megabyte.
+const MOST_WARNED: usize = 50_000;
+
+impl Warned {
+    /// Whether `key` has to be warned about now.
+    fn is_new(&mut self, key: &[u8]) -> bool {
+        if self.hashes.len() >= MOST_WARNED {
+            self.hashes.clear();
+        }
+        self.hashes.insert(self.hasher.hash_one(key))
+    }
+}
+
+/// The keys that begin with `<prefix>/`: from the first to before the second.
+pub(super) fn range(prefix: &str) -> (String, String) {
+    // "0" follows "/".
+    (format!("{prefix}/"), format!("{prefix}0"))
+}
+
+/// Lists what is announced under `<prefix>/`, by everybody or by `host` alone. What is no valid
+/// announcement is skipped with one warning that names the key, unless it was warned about already.
 ///
 /// # Errors
 /// See [`Error`]: a read that failed is never an empty list. Safe to drop.
@@ -28,15 +67,14 @@ pub(super) async fn list(
     connection: &mut Connection,
     prefix: &str,
     host: Option<&Host>,
-    warned: &mut HashSet<Vec<u8>>,
-) -> Result<(i64, Vec<Entry>), Error> {
-    let directory = format!("{prefix}/");
+    warned: &mut Warned,
+) -> Result<Listing, Error> {
+    let (directory, end) = range(prefix);
     let (mut from, end) = match host {
         Some(host) => (format!("{directory}{host}").into_bytes(), format!("{directory}{host}\0")),
-        // The key after every key that begins with "<prefix>/": "0" follows "/".
-        None => (directory.clone().into_bytes(), format!("{prefix}0")),
+        None => (directory.clone().into_bytes(), end),
     };
-    let mut revision = 0;
+    let (mut revision, mut keys) = (0, 0);
     let mut limit = PAGE;
     let mut entries = Vec::new();
     loop {
@@ -52,7 +90,9 @@ pub(super) async fn list(
         };
         if revision == 0 {
             // Every further page reads the store as it was for the first.
-            revision = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+            revision = page.header().map_or(0, ResponseHeader::revision);
+            // Of the whole range, whatever the limit is.
+            keys = page.count();
         }
         entries.extend(page.kvs().iter().filter_map(|kv| {
             let node = node(kv, &directory, warned)?;
@@ -63,7 +103,7 @@ pub(super) async fn list(
                 from = [last.key(), b"\0"].concat();
                 limit = (limit * 2).min(PAGE);
             }
-            _ => return Ok((revision, entries)),
+            _ => return Ok(Listing { revision, keys, entries }),
         }
     }
 }
@@ -76,18 +116,24 @@ async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> R
     answer
 }
 
-fn node(kv: &KeyValue, directory: &str, warned: &mut HashSet<Vec<u8>>) -> Option<Node> {
+/// The host that `key` is of, if it is one.
+pub(super) fn host(key: &[u8], directory: &str) -> Result<Host, String> {
+    let host = key.strip_prefix(directory.as_bytes()).unwrap_or_default();
+    let host = std::str::from_utf8(host).map_err(|_| "the host is not UTF-8".to_owned())?;
+    host.parse().map_err(|e| format!("the host is invalid: {e}"))
+}
+
+/// The announcement that `kv` is, or none, with a warning.
+pub(super) fn node(kv: &KeyValue, directory: &str, warned: &mut Warned) -> Option<Node> {
     let read = || -> Result<Node, String> {
-        let host = kv.key().strip_prefix(directory.as_bytes()).unwrap_or_default();
-        let host = std::str::from_utf8(host).map_err(|_| "the host is not UTF-8".to_owned())?;
-        let host = host.parse().map_err(|e| format!("the host is invalid: {e}"))?;
+        let host = host(kv.key(), directory)?;
         let announcement =
             Announcement::from_json(kv.value()).map_err(|e| format!("the value is invalid: {e}"))?;
         Ok(Node { host, announcement })
     };
     read()
         .inspect_err(|reason| {
-            if warned.insert(kv.key().to_owned()) {
+            if warned.is_new(kv.key()) {
                 warn!(key = decode(kv.key()), reason, "skipped a key that is no announcement");
             }
         })

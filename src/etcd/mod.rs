@@ -7,17 +7,25 @@ mod connection;
 pub mod credentials;
 mod endpoint;
 mod error;
+mod follow;
 mod lease;
 mod list;
 mod outage;
 mod own_key;
+mod roster;
 mod status;
 pub mod timing;
 mod watch;
 
-use std::{collections::HashSet, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use self::{connection::Connection, list::Entry};
+use tokio::sync::watch::Sender;
+
+use self::{
+    connection::Connection,
+    follow::Follower,
+    list::{Listing, Warned},
+};
 pub use self::{
     connection::Options,
     endpoint::parse_endpoints,
@@ -34,8 +42,7 @@ use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};
 pub struct Registry {
     connection: Connection,
     prefix: String,
-    /// Keys that were warned about, so that each is once.
-    warned: HashSet<Vec<u8>>,
+    warned: Warned,
 }
 
 impl Registry {
@@ -44,7 +51,7 @@ impl Registry {
     /// # Errors
     /// [`Error::Unusable`] when a TLS or password file cannot be used.
     pub fn new(options: Options, prefix: String) -> Result<Self, Error> {
-        Ok(Self { connection: Connection::new(options)?, prefix, warned: HashSet::new() })
+        Ok(Self { connection: Connection::new(options)?, prefix, warned: Warned::default() })
     }
 
     /// Lists the announcements. Each page is one attempt; a list that fails is begun again at the
@@ -53,7 +60,7 @@ impl Registry {
     /// # Errors
     /// The last failure. A read that failed is never an empty list. Safe to drop.
     pub async fn list(&mut self) -> Result<Snapshot, Error> {
-        let (revision, entries) = self.entries(None).await?;
+        let Listing { revision, entries, .. } = self.entries(None).await?;
         Ok(Snapshot::new(revision, entries.into_iter().map(|entry| entry.node).collect()))
     }
 
@@ -63,12 +70,12 @@ impl Registry {
     /// # Errors
     /// The last failure. Safe to drop.
     pub async fn status(&mut self, host: Option<&Host>) -> Result<Status, Error> {
-        let (revision, entries) = self.entries(host).await?;
+        let Listing { revision, entries, .. } = self.entries(host).await?;
         let announced = status::with_ttl(&mut self.connection, entries).await?;
         Ok(Status { revision, announced })
     }
 
-    async fn entries(&mut self, host: Option<&Host>) -> Result<(i64, Vec<Entry>), Error> {
+    async fn entries(&mut self, host: Option<&Host>) -> Result<Listing, Error> {
         let mut endpoints_left = self.connection.endpoint_count();
         // Once: etcd was compacted while we read, or took our token for stale.
         let mut again = true;
@@ -79,6 +86,17 @@ impl Registry {
                 result => return result,
             }
         }
+    }
+
+    /// Publishes whole snapshots on change, for ever: list, watch, and on any trouble list again. Nothing is published
+    /// until the first good list; while etcd cannot be read, the last snapshot stays.
+    ///
+    /// A host that is missing after an outage, or that ends as an aftermath of it, is kept for `hold`: for the moment,
+    /// a wiped etcd is a valid empty list. Who is new, or has changed, is published at once.
+    ///
+    /// Never ends. Safe to drop.
+    pub async fn follow(self, hold: Duration, publish: Sender<Option<Arc<Snapshot>>>) -> Infallible {
+        Follower::new(self.connection, &self.prefix, self.warned, hold, publish).run().await
     }
 
     /// The key of `host`, to be announced for `ttl` at a time (whole seconds).

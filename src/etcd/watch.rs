@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Client, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::{connection::bounded, error::Error};
@@ -13,11 +13,11 @@ use super::{connection::bounded, error::Error};
 /// A watch is asked for a sign of life after this long without one.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// A watch on one key, established.
+/// A watch, established.
 pub(super) struct Watch {
     stream: WatchStream,
     attempt: Duration,
-    ask_at: Instant,
+    heard: Instant,
 }
 
 impl Watch {
@@ -32,12 +32,45 @@ impl Watch {
         attempt: Duration,
     ) -> Result<Self, Error> {
         let options = WatchOptions::new().with_start_revision(revision);
-        let mut stream = client.watch(key, Some(options)).await?;
+        let stream = client.watch(key, Some(options)).await?;
+        Self::confirmed(stream, revision, attempt).await
+    }
+
+    /// Watches the keys from `from` to before `end`, from `revision` on; returns when etcd has confirmed the watch.
+    ///
+    /// Etcd cuts what it has to tell into messages of its own limit of a request, 1.5 MB unless told otherwise. Our limit
+    /// is 4 MB: in one piece, the large changes of a busy moment could not be received.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when `revision` is gone: list the keys again.
+    pub(super) async fn range(
+        mut client: Client,
+        from: &str,
+        end: &str,
+        revision: i64,
+        attempt: Duration,
+    ) -> Result<Self, Error> {
+        let options = WatchOptions::new().with_range(end).with_start_revision(revision).with_fragment();
+        let stream = client.watch(from, Some(options)).await?;
+        Self::confirmed(stream, revision, attempt).await
+    }
+
+    async fn confirmed(mut stream: WatchStream, revision: i64, attempt: Duration) -> Result<Self, Error> {
         let created = message(&mut stream).await?;
         if !created.created() {
             return Err(Error::Unavailable("the watch was not confirmed".to_owned()));
         }
-        Ok(Self { stream, attempt, ask_at: Instant::now() + PROGRESS_EVERY })
+        // A store that was replaced since `revision` was read would confirm it, and be silent until it gets there.
+        let now = created.header().map_or(0, ResponseHeader::revision);
+        if now > 0 && now + 1 < revision {
+            return Err(Error::Unavailable("the store went back in time".to_owned()));
+        }
+        Ok(Self { stream, attempt, heard: Instant::now() })
+    }
+
+    /// When etcd last gave a sign of life.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// The next message that holds events. Safe to drop: no event is lost, for it stays in the stream.
@@ -46,7 +79,7 @@ impl Watch {
     /// Whatever ended the watch, silence included.
     pub(super) async fn next(&mut self) -> Result<WatchResponse, Error> {
         loop {
-            let answer = match timeout_at(self.ask_at, message(&mut self.stream)).await {
+            let answer = match timeout_at(self.heard + PROGRESS_EVERY, message(&mut self.stream)).await {
                 Ok(answer) => answer?,
                 Err(_) => {
                     bounded(Instant::now() + self.attempt, async {
@@ -56,7 +89,7 @@ impl Watch {
                     .await?
                 }
             };
-            self.ask_at = Instant::now() + PROGRESS_EVERY;
+            self.heard = Instant::now();
             if !answer.events().is_empty() {
                 return Ok(answer);
             }

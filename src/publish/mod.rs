@@ -1,3 +1,4 @@
 //! Where snapshots go.
 
 pub mod file;
+pub mod keep;

@@ -14,7 +14,7 @@ use crate::{
     announcement::Port,
     etcd::{Error, Registry},
     host::Host,
-    publish::file,
+    publish::file::{How, Target},
     render::{Format, render},
     snapshot::Snapshot,
 };
@@ -85,7 +85,7 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
             if snapshot.nodes().is_empty() {
                 warn!(file = %path.display(), "nobody is announced: the file says so now");
             }
-            file::replace("--output", &path, &text)?;
+            Target { option: "--output", path, how: How::Replace }.write(&text)?;
         }
         None => {
             let mut stdout = io::stdout().lock();

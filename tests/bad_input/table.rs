@@ -117,9 +117,12 @@ pub fn values() -> Vec<Row> {
         ("--endpoints", "a:b"),
     ];
     let announce = announce.iter().map(|(flag, bad)| value("announce", flag, bad));
+    let watch =
+        [("--format", "xml"), ("--port", "4300"), ("--exclude", "a/b"), ("--hold", "0"), ("--hold", "1d")];
     let status = [("--format", "csv"), ("--host", "a/b"), ("--host", "-x")];
     announce
         .chain(hosts.iter().map(|(flag, bad)| value("hosts", flag, bad)))
+        .chain(watch.iter().map(|(flag, bad)| value("watch", flag, bad)))
         .chain(status.iter().map(|(flag, bad)| value("status", flag, bad)))
         .collect()
 }
@@ -127,7 +130,7 @@ pub fn values() -> Vec<Row> {
 pub fn flags() -> Vec<Row> {
     let not_utf8 = OsString::from_vec(b"--host=\xff\xfe".to_vec());
     let mut rows = vec![
-        row("watch", &[], 2, &["watch"]),
+        row("bootstrap", &[], 2, &["bootstrap"]),
         hosts(&["--bogus"], 2, &["--bogus"]),
         hosts(&["surplus"], 2, &["surplus"]),
         hosts(&["--format"], 2, &["--format"]),
@@ -166,6 +169,17 @@ pub fn flags() -> Vec<Row> {
         hosts(&["--allow-stale"], 2, &["--allow-stale", "--output"]),
         row("status", &["--self", "--host", "a"], 2, &["--self", "--host"]),
         hosts(&["--timeout", "5s"], 2, &["--timeout", "--wait-for"]),
+        announce(&["--seed-file-in-place"], 2, &["\"--seed-file-in-place\"", "\"--seed-file\"", "allowed"]),
+        row(
+            "watch",
+            &["--seed-file-in-place"],
+            2,
+            &["\"--seed-file-in-place\"", "\"--seed-file\"", "allowed"],
+        ),
+        announce(&[], 2, &["\"--seed-file-in-place\"", "\"--seed-file\"", "allowed"])
+            .env("CRATE_DISCOVERY_SEED_FILE_IN_PLACE", "true"),
+        announce(&["--seed-file", ""], 2, &["--seed-file"]),
+        row("watch", &["--allow-stale"], 2, &["--allow-stale"]),
         hosts(&["--wait-for", "1", "--timeout", "never"], 2, &["\"--timeout\"", "\"never\"", "allowed"]),
     ];
     // Not even clap knows which flag that is.
@@ -190,6 +204,8 @@ pub fn variables() -> Vec<Row> {
         ("RISE", "--rise", "0"),
         ("FALL", "--fall", "x"),
         ("STOP_TIMEOUT", "--stop-timeout", "1 s"),
+        ("SEED_FILE_IN_PLACE", "--seed-file-in-place", "perhaps"),
+        ("HOLD", "--hold", "0"),
         ("PREFIX", "--prefix", "crate"),
         ("REQUEST_TIMEOUT", "--request-timeout", "-1"),
         ("LOG", "--log", "crate_discovery=loud"),
@@ -222,7 +238,7 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
     let (empty, newline, binary) = (file("empty", b""), file("newline", b"\n"), file("binary", b"\xff\xfe"));
 
     let mut rows = Vec::new();
-    for verb in ["announce", "hosts"] {
+    for verb in ["announce", "hosts", "watch"] {
         let tls = |args: &[&str], says: &[&str]| {
             row(verb, &[&["--endpoints", "https://127.0.0.1:1"], args].concat(), 78, says)
         };
@@ -243,6 +259,22 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
             ));
         }
     }
+    let under_missing = path("missing/file");
+    for bad in [directory.as_str(), &under_missing, "/dev/null"] {
+        for verb in ["announce", "watch"] {
+            rows.push(row(verb, &["--seed-file", bad], 78, &["\"--seed-file\"", bad]));
+            rows.push(row(
+                verb,
+                &["--seed-file-in-place", "--seed-file", bad],
+                78,
+                &["\"--seed-file\"", bad],
+            ));
+        }
+        rows.push(row("watch", &["--output", bad], 78, &["\"--output\"", bad]));
+    }
+    rows.push(
+        announce(&[], 78, &["\"--seed-file\"", &directory]).env("CRATE_DISCOVERY_SEED_FILE", &directory),
+    );
     let credentials = path("credentials");
     fs::create_dir(&credentials).unwrap();
     fs::write(dir.path().join("credentials/etcd-password"), "").unwrap();

@@ -38,6 +38,15 @@ pub fn hosts(etcd: &Etcd, args: &[&str]) -> Command {
     command
 }
 
+/// `watch` on this etcd.
+pub fn watch(etcd: &Etcd, args: &[&str]) -> Command {
+    let mut command = tool();
+    command.arg("watch");
+    connect(&mut command, etcd);
+    command.args(args);
+    command
+}
+
 /// `announce` for `host` on this etcd. The TTL of 5 s comes from the environment, so that a test may
 /// still give `--ttl`.
 pub fn announce(etcd: &Etcd, host: &str, args: &[&str]) -> Command {
@@ -63,8 +72,9 @@ fn connect(command: &mut Command, etcd: &Etcd) {
 pub struct Daemon {
     child: Child,
     name: String,
+    stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
     code: Option<i32>,
 }
 
@@ -83,25 +93,47 @@ impl Daemon {
 
     /// Starts `command`; nobody reads its stdout.
     pub fn spawn(command: Command) -> Self {
-        Self::spawn_logging_to(command, Stdio::piped())
+        Self::spawn_writing_to(command, Stdio::null(), Stdio::piped())
+    }
+
+    /// As [`Daemon::spawn`], with its stdout read into [`Daemon::stdout`].
+    pub fn spawn_printing(command: Command) -> Self {
+        Self::spawn_writing_to(command, Stdio::piped(), Stdio::piped())
     }
 
     /// As [`Daemon::spawn`], with its stderr elsewhere: then nothing of it is known here.
-    pub fn spawn_logging_to(mut command: Command, stderr: Stdio) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().expect("the binary starts");
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let into = Arc::clone(&stderr);
-        let reader = child.stderr.take().map(|pipe| {
-            std::thread::spawn(move || {
-                let mut pipe = BufReader::new(pipe);
-                let mut line = Vec::new();
-                while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                    into.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
-                    line.clear();
-                }
-            })
+    pub fn spawn_logging_to(command: Command, stderr: Stdio) -> Self {
+        Self::spawn_writing_to(command, Stdio::null(), stderr)
+    }
+
+    /// Starts `command`; what it writes to a pipe is read.
+    pub fn spawn_writing_to(mut command: Command, stdout: Stdio, stderr: Stdio) -> Self {
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().expect("the binary starts");
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let readers = [
+            child.stdout.take().map(|pipe| collect(pipe, Arc::clone(&stdout))),
+            child.stderr.take().map(|pipe| collect(pipe, Arc::clone(&stderr))),
+        ];
+        let readers = readers.into_iter().flatten().collect();
+        Self { child, name: format!("{command:?}"), stdout, stderr, readers, code: None }
+    }
+
+    /// Everything that it printed so far, where that is read.
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// Waits until it has printed exactly this since its start.
+    #[track_caller]
+    pub fn prints(&mut self, expected: &str, within: Duration) {
+        eventually(&format!("prints {expected:?}"), within, || {
+            let stdout = self.stdout();
+            if stdout == expected {
+                return Ok(());
+            }
+            assert!(self.ended().is_none(), "ended with {:?} after printing {stdout:?}", self.code);
+            Err(stdout)
         });
-        Self { child, name: format!("{command:?}"), stderr, reader, code: None }
     }
 
     /// Everything that it wrote to stderr so far.
@@ -160,7 +192,7 @@ impl Daemon {
             self.code = self.child.try_wait().unwrap().map(shell_code);
             if self.code.is_some() {
                 // Only now everything that it said has arrived.
-                self.reader.take().map(JoinHandle::join);
+                self.readers.drain(..).for_each(|reader| reader.join().unwrap());
             }
         }
         self.code
@@ -254,6 +286,18 @@ pub fn run_within(mut command: Command, within: Duration) -> Finished {
 #[track_caller]
 pub fn run(command: Command) -> Finished {
     run_within(command, PATIENCE)
+}
+
+/// Reads a pipe line by line, for as long as anybody writes to it.
+fn collect(pipe: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            into.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    })
 }
 
 fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {

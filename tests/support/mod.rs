@@ -13,6 +13,7 @@ pub mod engine;
 pub mod etcd;
 pub mod observer;
 pub mod proxy;
+pub mod seed_hosts_reader;
 pub mod witness;
 
 use std::{

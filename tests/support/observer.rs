@@ -180,6 +180,19 @@ impl Raw {
         })
     }
 
+    /// Deletes a key. Retried while etcd is just coming back.
+    #[track_caller]
+    pub fn delete(&mut self, key: &[u8]) {
+        let (runtime, client) = (&self.runtime, &mut self.client);
+        eventually("a raw delete", PATIENCE, || {
+            let delete = client.delete(key, None);
+            match runtime.block_on(async { timeout(Duration::from_secs(3), delete).await }) {
+                Ok(Ok(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+
     /// Puts many small keys without leases, a hundred a transaction.
     #[track_caller]
     pub fn put_all(&mut self, pairs: impl IntoIterator<Item = (String, String)>) {

@@ -1,0 +1,51 @@
+//! The feeds, the same on `announce` and on `watch`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Command};
+
+use super::values::duration;
+use crate::feeds;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Feeds")]
+pub(super) struct Feeds {
+    /// Keep CrateDB's unicast_hosts.txt current (discovery.seed_providers=file)
+    #[arg(long, value_name = "FILE")]
+    pub seed_file: Option<PathBuf>,
+    /// Rewrite the file instead of replacing it: where it is mounted alone
+    #[arg(long)]
+    pub seed_file_in_place: bool,
+    /// How long a host that is missing after an outage stays
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub hold: Duration,
+}
+
+/// The variables of `announce`. `watch` has none: a leftover one must not change what a script prints.
+const VARIABLES: [(&str, &str); 3] = [
+    ("seed_file", "CRATE_DISCOVERY_SEED_FILE"),
+    ("seed_file_in_place", "CRATE_DISCOVERY_SEED_FILE_IN_PLACE"),
+    ("hold", "CRATE_DISCOVERY_HOLD"),
+];
+
+/// Gives `command` the variables of its `announce`.
+pub(super) fn with_variables(command: Command) -> Command {
+    command.mut_subcommand("announce", |announce| {
+        announce.mut_args(|arg| match VARIABLES.iter().find(|(flag, _)| arg.get_id() == flag) {
+            Some((_, variable)) => arg.env(*variable).hide_env(true),
+            None => arg,
+        })
+    })
+}
+
+impl Feeds {
+    /// Settings that fit together.
+    pub(super) fn validate(self) -> Result<feeds::Feeds, String> {
+        let Self { seed_file, seed_file_in_place, hold } = self;
+        if seed_file_in_place && seed_file.is_none() {
+            return Err("\"--seed-file-in-place\" is given without \"--seed-file\": allowed is both or none"
+                .to_owned());
+        }
+        Ok(feeds::Feeds { seed_file, seed_file_in_place, hold })
+    }
+}

@@ -1,0 +1,270 @@
+//! Follows a prefix: list, watch from the revision that was read, and on any trouble list again.
+//!
+//! The events of the watch are applied to the list, so that a change among ten thousand hosts costs one message. The
+//! watch begins at the revision that was read, not at the next: etcd since 3.6 answers no request for progress while a
+//! watch waits for a revision that is not there yet.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use etcd_client::{Client, Event, GetOptions, ResponseHeader, WatchResponse};
+use tokio::{
+    sync::watch::Sender,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    connection::{Attempt, Connection, bounded},
+    error::Error,
+    list::{self, Listing, Warned},
+    roster::Roster,
+    watch::Watch,
+};
+use crate::{backoff::Backoff, snapshot::Snapshot};
+
+/// Between two looks at the number of keys. A watch can be silent about a change: on a leader whose disk hangs, which
+/// leads nobody any more (etcd#15247), or by a fault of etcd's (etcd#19651, a DELETE lost at a compaction).
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Messages that are there already are taken together, so that a storm of changes is a few snapshots; for this long, so
+/// that a storm without end is seen all the same.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Follows one prefix.
+pub(super) struct Follower {
+    connection: Connection,
+    prefix: String,
+    /// The first key, and the end, of the range that is followed.
+    range: (String, String),
+    warned: Warned,
+    roster: Roster,
+    publish: Sender<Option<Arc<Snapshot>>>,
+    /// The revision that was listed.
+    listed: i64,
+    /// The newest revision that is known.
+    revision: i64,
+    /// How many keys the range has, whatever they hold.
+    keys: i64,
+    /// When the snapshot was last known to be true.
+    heard: Instant,
+    /// Since when it is not known to be true, and whether that was said.
+    outage: Option<(Instant, bool)>,
+    /// The last watch ended with an event that is too large to be received. The next one must not begin with it.
+    too_large: bool,
+    /// Something is known that is not published yet.
+    changed: bool,
+    /// Between two watches that did not live: a member that answers and then cuts every stream is no good one.
+    backoff: Backoff,
+}
+
+impl Follower {
+    pub(super) fn new(
+        connection: Connection,
+        prefix: &str,
+        warned: Warned,
+        hold: Duration,
+        publish: Sender<Option<Arc<Snapshot>>>,
+    ) -> Self {
+        Self {
+            connection,
+            prefix: prefix.to_owned(),
+            range: list::range(prefix),
+            warned,
+            roster: Roster::new(hold),
+            publish,
+            listed: 0,
+            revision: 0,
+            keys: 0,
+            heard: Instant::now(),
+            outage: None,
+            too_large: false,
+            changed: false,
+            backoff: Backoff::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Infallible {
+        loop {
+            match list::list(&mut self.connection, &self.prefix, None, &mut self.warned).await {
+                Ok(listing) => {
+                    self.take(listing);
+                    let ended = self.watch().await;
+                    debug!(?ended, "listing again");
+                    if let Err(error) = ended {
+                        self.trouble(&error);
+                    }
+                }
+                Err(error) => {
+                    self.trouble(&error);
+                    self.say_stale(&error);
+                    // The connection makes a pause after these.
+                    if !matches!(error, Error::Compacted | Error::TooLarge) {
+                        continue;
+                    }
+                }
+            }
+            sleep(self.backoff.pause(self.connection.timing().round_cap())).await;
+        }
+    }
+
+    /// A whole list came.
+    fn take(&mut self, Listing { revision, keys, entries }: Listing) {
+        let now = Instant::now();
+        let outage = self.outage.take();
+        if revision < self.revision {
+            warn!(revision, known = self.revision, "etcd's store went back in time");
+        }
+        let blind = match outage {
+            Some((since, _)) => Some(now - since),
+            None => (revision < self.revision).then_some(Duration::ZERO),
+        };
+        let held = self.roster.list(entries.into_iter().map(|entry| entry.node), now, blind);
+        if let Some((_, true)) = outage {
+            info!(revision, "the hosts are live again");
+        }
+        if held > 0 {
+            info!(hosts = held, "missing after an outage: held back for a while");
+        }
+        (self.listed, self.revision, self.keys, self.heard) = (revision, revision, keys, now);
+        self.changed = true;
+        self.publish();
+    }
+
+    /// Something ended the watch, or the list failed.
+    fn trouble(&mut self, error: &Error) {
+        self.too_large = *error == Error::TooLarge;
+        // These are answers: etcd was there all the time.
+        if !matches!(error, Error::Compacted | Error::StaleLogin(_) | Error::TooLarge) {
+            self.outage.get_or_insert((self.heard, false));
+        }
+    }
+
+    fn say_stale(&mut self, reason: &Error) {
+        if let (Some((since, said @ false)), Some(last)) = (&mut self.outage, &*self.publish.borrow()) {
+            let since = SystemTime::now().checked_sub(since.elapsed()).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH);
+            let since = humantime::format_rfc3339_seconds(since);
+            let hosts = last.nodes().len();
+            warn!(%since, hosts, %reason, "the hosts are stale: etcd cannot be read");
+            *said = true;
+        }
+    }
+
+    /// Applies changes for as long as the watch lives. `Ok` when it has lost something.
+    async fn watch(&mut self) -> Result<(), Error> {
+        let Attempt { client, deadline } = self.connection.open().await?;
+        let attempt = self.connection.timing().attempt();
+        let first = self.listed + i64::from(self.too_large);
+        let watch = Watch::range(client.clone(), &self.range.0, &self.range.1, first, attempt);
+        let mut watch = match bounded(deadline, watch).await {
+            Ok(watch) => watch,
+            Err(error) => return self.connection.judge(Err(error)),
+        };
+        let mut look_at = Instant::now() + jittered(LOOK_EVERY);
+        let mut proved_at = Some(Instant::now() + attempt);
+        loop {
+            let wake = [Some(look_at), proved_at, self.roster.release_at()].into_iter().flatten().min();
+            let told = timeout_at(wake.unwrap_or(look_at), watch.next()).await;
+            self.heard = watch.heard();
+            if let Ok(first) = told {
+                let ended = self.gather(first, &mut watch).await;
+                self.publish();
+                if let Err(error) = ended {
+                    return self.connection.judge(Err(error));
+                }
+            }
+            let now = Instant::now();
+            let released = self.roster.release(now);
+            if released > 0 {
+                info!(hosts = released, "still missing: no longer held back");
+                self.changed = true;
+                self.publish();
+            }
+            if proved_at.is_some_and(|at| at <= now) {
+                proved_at = None;
+                self.connection.answered();
+                self.connection.accepted();
+                self.backoff.reset();
+            }
+            if look_at <= now {
+                look_at = now + jittered(LOOK_EVERY);
+                if !self.is_complete(client.clone(), attempt).await? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Applies a message, and those that have come with it.
+    async fn gather(&mut self, first: Result<WatchResponse, Error>, watch: &mut Watch) -> Result<(), Error> {
+        let until = Instant::now() + GATHER;
+        self.apply(&first?);
+        while Instant::now() < until {
+            match timeout(Duration::ZERO, watch.next()).await {
+                Ok(more) => self.apply(&more?),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, answer: &WatchResponse) {
+        let now = Instant::now();
+        // The list has what is no newer than itself.
+        let listed = self.listed;
+        let changes = answer.events().iter().filter_map(Event::kv).filter(|kv| kv.mod_revision() > listed);
+        for kv in changes {
+            self.revision = self.revision.max(kv.mod_revision());
+            match kv.version() {
+                // A deletion's event carries the key alone.
+                0 => self.keys -= 1,
+                1 => self.keys += 1,
+                _ => {}
+            }
+            if kv.version() > 0
+                && let Some(node) = list::node(kv, &self.range.0, &mut self.warned)
+            {
+                self.changed |= self.roster.put(node);
+            } else if let Ok(host) = list::host(kv.key(), &self.range.0) {
+                self.changed |= match kv.version() {
+                    0 => self.roster.delete(&host, now),
+                    _ => self.roster.remove(&host),
+                };
+            }
+        }
+    }
+
+    /// Whether etcd, asked linearizably, has as many keys as we know of. A change that is on its way to us makes it a
+    /// no, and costs one list.
+    async fn is_complete(&mut self, mut client: Client, attempt: Duration) -> Result<bool, Error> {
+        let (from, end) = &self.range;
+        let options = GetOptions::new().with_range(end.as_str()).with_count_only();
+        let count = async { Ok(client.get(from.as_str(), Some(options)).await?) };
+        let counted = bounded(Instant::now() + attempt, count).await;
+        let counted = self.connection.judge(counted)?;
+        let revision = counted.header().map_or(0, ResponseHeader::revision);
+        Ok(revision >= self.revision && counted.count() == self.keys)
+    }
+
+    /// Publishes who is known now, if that is something new.
+    fn publish(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let snapshot = self.roster.snapshot(self.revision);
+        self.publish.send_if_modified(|last| {
+            let is_new = last.as_ref().is_none_or(|last| last.nodes() != snapshot.nodes());
+            if is_new {
+                *last = Some(Arc::new(snapshot));
+            }
+            is_new
+        });
+    }
+}
+
+/// Give or take 10 %, so that a fleet does not ask in step.
+fn jittered(every: Duration) -> Duration {
+    every.mul_f64(0.9 + 0.2 * fastrand::f64())
+}

@@ -1,0 +1,121 @@
+//! Feeds: what CrateDB reads anew in every discovery round, kept current from the announcements in etcd.
+
+use std::{convert::Infallible, future::pending, path::PathBuf, time::Duration};
+
+use tokio::sync::watch;
+use tracing::{Instrument, info_span};
+
+use crate::{
+    announcement::Port,
+    etcd::{Error, Registry},
+    publish::{
+        file::{How, Target, UnwritableFile},
+        keep::keep,
+    },
+    snapshot::{Snapshot, Snapshots},
+};
+
+/// What to keep current.
+#[derive(Clone, Debug)]
+pub struct Feeds {
+    /// CrateDB's `unicast_hosts.txt`.
+    pub seed_file: Option<PathBuf>,
+    /// Rewrite it, instead of replacing it.
+    pub seed_file_in_place: bool,
+    /// How long a host that is missing after an outage stays.
+    pub hold: Duration,
+}
+
+impl Feeds {
+    /// Whether there is nothing to keep current.
+    pub fn is_empty(&self) -> bool {
+        self.seed_file.is_none()
+    }
+
+    /// Opens what is to be kept current, at once, and gives the future that does it. That never ends; what it cannot
+    /// do it says in the log. Safe to drop: everything stays as it is.
+    ///
+    /// # Errors
+    /// [`UnwritableFile`].
+    pub fn open(self, snapshots: Snapshots) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
+        let how = if self.seed_file_in_place { How::InPlace } else { How::Replace };
+        let seed_file = self.seed_file.map(|path| Target { option: "--seed-file", path, how });
+        if let Some(file) = &seed_file {
+            file.create()?;
+        }
+        Ok(async move {
+            match seed_file {
+                Some(file) => keep(file, snapshots, |snapshot| Some(seed_lines(snapshot))).await,
+                None => pending().await,
+            }
+        })
+    }
+}
+
+/// Keeps `feeds` current beside an announcer, until `stop` resolves: then everything is left as it is. The future never
+/// ends. It has a connection of its own, made by `connect`, so that nothing it does can hold up the announcement; where
+/// there is nothing to feed there is no connection either.
+///
+/// # Errors
+/// At once: what `connect` says, or [`UnwritableFile`].
+pub fn follow(
+    feeds: Feeds,
+    connect: impl FnOnce() -> Result<Registry, Error>,
+    stop: impl Future,
+) -> anyhow::Result<impl Future<Output = Infallible>> {
+    let hold = feeds.hold;
+    let (publish, snapshots) = watch::channel(None);
+    let registry = if feeds.is_empty() { None } else { Some(connect()?) };
+    let feeding = feeds.open(snapshots)?;
+    Ok(async move {
+        if let Some(registry) = registry {
+            tokio::select! {
+                never = registry.follow(hold, publish) => match never {},
+                never = feeding => match never {},
+                _ = stop => {}
+            }
+        }
+        pending().await
+    }
+    // Both connections say how they fare.
+    .instrument(info_span!("feeds")))
+}
+
+/// The lines of `unicast_hosts.txt`: CrateDB neither trims a line nor skips a blank one, which it would take for
+/// loopback (`FileBasedSeedHostsProvider`, `TcpTransport.parse`).
+fn seed_lines(snapshot: &Snapshot) -> String {
+    snapshot.seeds(Port::Transport).map(|seed| seed + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{announcement::Announcement, snapshot::Node};
+
+    proptest! {
+        #[test]
+        fn each_line_is_one_seed_and_no_line_is_anything_else(
+            hosts in proptest::collection::vec(("[A-Za-z0-9_][A-Za-z0-9._-]{0,20}|(::)?[0-9a-f]{1,4}::?[0-9]", 1u16..), 0..9),
+        ) {
+            let nodes: Vec<Node> = hosts
+                .iter()
+                .filter_map(|(host, port)| {
+                    let value = format!(r#"{{"http":1,"transport":{port}}}"#);
+                    let announcement = Announcement::from_json(value.as_bytes()).ok()?;
+                    Some(Node { host: host.parse().ok()?, announcement })
+                })
+                .collect();
+            let count = nodes.len();
+            let text = seed_lines(&Snapshot::new(1, nodes));
+            prop_assert_eq!(text.matches('\n').count(), count);
+            for line in text.split_terminator('\n') {
+                let (host, port) = line.rsplit_once(':').expect("a port");
+                prop_assert!(port.parse::<u16>().is_ok(), "{}", line);
+                prop_assert!(!host.is_empty() && !host.starts_with('#') && !host.contains(char::is_whitespace), "{}", line);
+                prop_assert_eq!(host.contains(':'), host.starts_with('[') && host.ends_with(']'), "{}", line);
+            }
+        }
+    }
+}
