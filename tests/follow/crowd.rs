@@ -1,0 +1,126 @@
+//! Many hosts, and what else may lie under the prefix.
+
+use std::time::Duration;
+
+use crate::{
+    Kept, put,
+    support::{
+        DEFAULT_VALUE, PATIENCE,
+        daemon::{Daemon, watch},
+        etcd::Etcd,
+        eventually, eventually_eq, key_of,
+        observer::Raw,
+        seed_hosts_reader, stays,
+    },
+};
+
+const MANY: usize = 10_000;
+/// Bytes of our own, besides the binary's pages, of which there are many in a build for tests. `make bench` measures
+/// what is resident.
+const MOST_ANONYMOUS: u64 = 12_000_000;
+
+fn many() -> impl Iterator<Item = (String, String)> {
+    (0..MANY).map(|i| (key_of(&format!("node-{i:05}.crate.example.org")), DEFAULT_VALUE.to_owned()))
+}
+
+/// Waits until the file holds everybody.
+#[track_caller]
+fn holds_many(kept: &Kept) {
+    eventually_eq("everybody is there", PATIENCE, &MANY, || kept.content().lines().count());
+}
+
+/// Bytes of its own that are resident.
+fn anonymous(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn ten_thousand_hosts_are_one_snapshot_in_order() {
+    let etcd = Etcd::start();
+    Raw::connect(&etcd).put_all(many());
+    let mut watching = Daemon::spawn_printing(watch(&etcd, &["--format", "json"]));
+    let kept = Kept::start(&etcd, &[]);
+    holds_many(&kept);
+    let seeds = seed_hosts_reader::read(&kept.path);
+    assert!(seeds.is_sorted(), "the order is that of the hosts");
+    eventually("one line", PATIENCE, || match watching.stdout().lines().count() {
+        1 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    assert_eq!(watching.stdout().matches("\"host\"").count(), MANY);
+
+    put(&etcd, &["node-00000.a"]);
+    eventually_eq("one more, in its place", PATIENCE, &("node-00000.a".to_owned(), 4300), || {
+        seed_hosts_reader::read(&kept.path)[0].clone()
+    });
+    assert_eq!(seed_hosts_reader::read(&kept.path)[1..], seeds);
+    assert!(watching.ended().is_none());
+    println!("anonymous bytes: watch {}, seed file {}", anonymous(&watching), anonymous(&kept.daemon));
+    assert!(anonymous(&watching) < MOST_ANONYMOUS, "{}", anonymous(&watching));
+    assert!(anonymous(&kept.daemon) < MOST_ANONYMOUS, "{}", anonymous(&kept.daemon));
+}
+
+#[test]
+fn storm_of_changes_ends_in_the_right_snapshot() {
+    let etcd = Etcd::start();
+    let mut kept = Kept::holding(&etcd, &[], &[]);
+    Raw::connect(&etcd).put_all(many());
+    holds_many(&kept);
+    etcd.etcdctl(&["del", "--prefix", "/services/crate/"]);
+    kept.holds(&[], PATIENCE);
+    assert_eq!(kept.daemon.lines("endpoint left"), Vec::<String>::new());
+    assert!(kept.daemon.ended().is_none());
+}
+
+#[test]
+fn junk_and_huge_values_blind_nobody() {
+    let etcd = Etcd::start();
+    put(&etcd, &["a"]);
+    let mut kept = Kept::holding(&etcd, &["a"], &[]);
+    let mut raw = Raw::connect(&etcd);
+    let huge = vec![b'x'; 1_400_000];
+    for round in 0..2 {
+        for i in 0..20 {
+            raw.put(key_of(&format!("huge-{i}")).as_bytes(), &huge);
+        }
+        raw.put(b"/services/crate/\xff\n", b"junk");
+        put(&etcd, &["b"]);
+        kept.holds(&["a", "b"], PATIENCE);
+        // Seen live in the first round; in the second they are there from the beginning.
+        let naming =
+            |part: &str| kept.daemon.lines("skipped").iter().filter(|line| line.contains(part)).count();
+        assert_eq!(naming("huge-"), 20, "{}", kept.daemon.stderr());
+        assert_eq!(kept.daemon.lines("skipped").len(), 21);
+        assert_eq!(kept.daemon.lines("endpoint left"), Vec::<String>::new());
+        println!("anonymous bytes, round {round}: {}", anonymous(&kept.daemon));
+        assert!(anonymous(&kept.daemon) < MOST_ANONYMOUS, "{}", anonymous(&kept.daemon));
+        if round == 0 {
+            kept = Kept::holding(&etcd, &["a", "b"], &[]);
+        }
+    }
+    // Junk in the place of an announcement takes it away, and an announcement in the place of junk counts.
+    raw.put(key_of("a").as_bytes(), b"junk");
+    raw.put(key_of("huge-7").as_bytes(), DEFAULT_VALUE.as_bytes());
+    kept.holds(&["b", "huge-7"], PATIENCE);
+}
+
+/// Larger than any message that we accept, where etcd's own limit was raised: nobody else is hidden, and the follower
+/// does not ask again and again.
+#[test]
+fn value_that_is_too_large_to_be_received_blinds_nobody() {
+    let etcd = Etcd::start_with_flags(&["--max-request-bytes=16000000"]);
+    put(&etcd, &["a"]);
+    let kept = Kept::holding(&etcd, &["a"], &[]);
+    Raw::connect(&etcd).put(key_of("huge").as_bytes(), &vec![b'x'; 8_000_000]);
+    // Nothing else is written: the newest revision is the one that cannot be received.
+    let requests = || etcd.metric("etcd_debugging_mvcc_range_total");
+    stays("the file", Duration::from_secs(1), &"a:4300\n".to_owned(), || kept.content());
+    let before = requests();
+    std::thread::sleep(Duration::from_secs(5));
+    let asked = requests() - before;
+    assert!(asked <= 10.0, "{asked} requests in 5 s");
+    put(&etcd, &["b"]);
+    kept.holds(&["a", "b"], PATIENCE);
+}
