@@ -111,9 +111,9 @@ deny: ## licences, bans and sources of the dependencies
 	@.ci/install cargo
 	@.ci/deny
 
-bench: ## what the sidekick costs: disk, memory, threads, writes to etcd
+bench: ## what the sidekick costs: disk, memory, threads, writes to etcd; how soon its feeds tell
 	@.ci/install cargo cc protoc etcd
-	cargo bench --locked --bench footprint
+	cargo bench --locked --bench footprint --bench feeds
 
 soak: ## thirty announcers under random faults: MINUTES=5 SEED=
 	@.ci/install cargo cc protoc etcd
