@@ -2,3 +2,4 @@
 
 pub mod file;
 pub mod keep;
+pub mod srv;

@@ -1,0 +1,216 @@
+//! Answers DNS SRV from memory, over UDP and TCP, for CrateDB's `discovery.seed_providers=srv`.
+//!
+//! CrateDB asks once a second while it has no master, and waits 100 ms for an answer (6.2;
+//! `SrvUnicastHostsProvider`). [`answer`] decides what is said, this module only listens.
+
+pub mod answer;
+pub mod name;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use self::{
+    answer::{Transport, answer, unfit},
+    name::ServiceName,
+};
+use crate::{host::Host, snapshot::Snapshot, text::plain_io};
+
+/// Bytes of the longest query that is read; a question and EDNS(0) need less than 600.
+const LONGEST_QUERY: usize = 4096;
+/// TCP connections at a time. One more ends the oldest, so that no idle client keeps others out.
+const MOST_CONNECTIONS: usize = 32;
+/// Longest time for one query and its answer on a TCP connection, from the end of the one before.
+const EXCHANGE: Duration = Duration::from_secs(5);
+/// Pause after a socket's error, such as too many open files, which would otherwise come back at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The address of `--srv` cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen on the address of \"--srv\", {address} over {transport}: {reason}")]
+pub struct UnusableAddress {
+    /// The address.
+    pub address: SocketAddr,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// The sockets, bound: whoever asks from now on waits for [`Server::run`] instead of being refused.
+/// Closed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    address: SocketAddr,
+    service: ServiceName,
+}
+
+impl Server {
+    /// Listens on `address`, over UDP and TCP, for questions about `service`. With port 0 the kernel
+    /// chooses one.
+    ///
+    /// # Errors
+    /// [`UnusableAddress`], where the address is taken, privileged or not of this machine.
+    pub async fn bind(address: SocketAddr, service: ServiceName) -> Result<Self, UnusableAddress> {
+        let unusable = |address, transport| {
+            move |error: io::Error| UnusableAddress { address, transport, reason: plain_io(&error) }
+        };
+        let tcp = TcpListener::bind(address).await.map_err(unusable(address, "TCP"))?;
+        let address = tcp.local_addr().map_err(unusable(address, "TCP"))?;
+        let udp = UdpSocket::bind(address).await.map_err(unusable(address, "UDP"))?;
+        Ok(Self { udp, tcp, address, service })
+    }
+
+    /// The address, with the port that the kernel chose.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers for ever, each query from the snapshot that is then the newest; `None` is "not read
+    /// yet". No error of a socket ends it; nor does the end of the channel's sender, whose last
+    /// snapshot stays. Dropping it closes all connections and both sockets.
+    pub async fn run(self, snapshots: watch::Receiver<Option<Snapshot>>) -> Infallible {
+        let Self { udp, tcp, address, service } = self;
+        let reach = if address.ip().is_loopback() { "this machine" } else { "everybody who can reach it" };
+        info!(%address, name = %service, "answering SRV for {reach}");
+        let responder = Arc::new(Responder { service, snapshots, told: Mutex::default() });
+        tokio::select! {
+            never = serve_udp(udp, &responder) => never,
+            never = serve_tcp(tcp, &responder) => never,
+        }
+    }
+}
+
+/// What all sockets share.
+struct Responder {
+    service: ServiceName,
+    snapshots: watch::Receiver<Option<Snapshot>>,
+    told: Mutex<Told>,
+}
+
+/// What the log has been told, so that it is told once.
+#[derive(Default)]
+struct Told {
+    /// The revision whose hosts were judged.
+    revision: i64,
+    /// Those of them that no answer can name.
+    unfit: BTreeSet<Host>,
+    /// That not all nodes fit into an answer.
+    is_full: bool,
+}
+
+impl Responder {
+    fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let snapshot = self.snapshots.borrow();
+        let start = fastrand::usize(..);
+        let answer = answer(query, &self.service, snapshot.as_ref(), transport, start)?;
+        if let Some(snapshot) = snapshot.as_ref() {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).unfit(snapshot);
+        }
+        if transport == Transport::Tcp {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).left_out(answer.left_out);
+        }
+        Some(answer.message)
+    }
+}
+
+impl Told {
+    fn unfit(&mut self, snapshot: &Snapshot) {
+        if self.revision == snapshot.revision() {
+            return;
+        }
+        self.revision = snapshot.revision();
+        let unfit: BTreeSet<Host> = unfit(snapshot).map(|node| node.host.clone()).collect();
+        for host in unfit.difference(&self.unfit) {
+            warn!(%host, "left out of SRV answers: its address is no DNS name");
+        }
+        self.unfit = unfit;
+    }
+
+    fn left_out(&mut self, left_out: usize) {
+        if left_out > 0 && !self.is_full {
+            warn!(left_out, "not all hosts fit into an SRV answer: each gets another part of them");
+        }
+        self.is_full |= left_out > 0;
+    }
+}
+
+async fn serve_udp(socket: UdpSocket, responder: &Responder) -> Infallible {
+    let mut query = vec![0; LONGEST_QUERY];
+    loop {
+        match socket.recv_from(&mut query).await {
+            Ok((length, asker)) => {
+                if let Some(message) = responder.answer(&query[..length], Transport::Udp)
+                    && let Err(error) = socket.send_to(&message, asker).await
+                {
+                    debug!(%asker, %error, "failed to send an SRV answer");
+                }
+            }
+            Err(error) => pause(&error, "UDP").await,
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, responder: &Arc<Responder>) -> Infallible {
+    // Dropped with this function, and the connections with it.
+    let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                while connections.try_join_next().is_some() {}
+                by_age.retain(|connection| !connection.is_finished());
+                if by_age.len() == MOST_CONNECTIONS
+                    && let Some(oldest) = by_age.pop_front()
+                {
+                    oldest.abort();
+                }
+                by_age.push_back(connections.spawn(converse(stream, Arc::clone(responder))));
+            }
+            Err(error) => pause(&error, "TCP").await,
+        }
+    }
+}
+
+async fn pause(error: &io::Error, transport: &str) {
+    debug!(%error, transport, "failed to receive a query");
+    sleep(PAUSE).await;
+}
+
+/// Query after query, until the other side has enough, is silent, or sends what is no query.
+async fn converse(mut stream: TcpStream, responder: Arc<Responder>) {
+    // The end of a long answer must not wait for the client's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    while let Ok(Ok(true)) = timeout(EXCHANGE, exchange(&mut stream, &responder)).await {}
+}
+
+/// One query and its answer, each after its length in two bytes (RFC 1035, section 4.2.2). Gives
+/// whether there may be another.
+async fn exchange(stream: &mut TcpStream, responder: &Responder) -> io::Result<bool> {
+    let length = usize::from(stream.read_u16().await?);
+    if length > LONGEST_QUERY {
+        return Ok(false);
+    }
+    let mut query = vec![0; length];
+    stream.read_exact(&mut query).await?;
+    let Some(message) = responder.answer(&query, Transport::Tcp) else { return Ok(false) };
+    let Ok(length) = u16::try_from(message.len()) else { return Ok(false) };
+    stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat()).await?;
+    Ok(true)
+}
