@@ -15,7 +15,7 @@ endif
 BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
 SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh)
 # What the tests need; see .ci/install.
-TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap
+TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap dig
 
 # Where `make install` puts things. systemd looks into /usr and /usr/local; for any other PREFIX, such as Flatcar's
 # /opt, what is systemd's goes to /etc.
@@ -45,7 +45,7 @@ DOCKER := $(firstword $(wildcard /usr/bin/docker) docker)
 # Of `make soak`; a seed repeats a run's faults.
 MINUTES ?= 5
 SEED ?=
-# Of `make fuzz`.
+# Of `make fuzz`, for each target.
 SECONDS ?= 600
 
 .PHONY: help build image install uninstall demo test test-matrix lint deny bench soak fuzz clean
@@ -113,16 +113,19 @@ deny: ## licences, bans and sources of the dependencies
 
 bench: ## what the sidekick costs: disk, memory, threads, writes to etcd; how soon its feeds tell
 	@.ci/install cargo cc protoc etcd
-	cargo bench --locked --bench footprint --bench feeds
+	cargo bench --locked --bench footprint --bench feeds --bench srv
 
 soak: ## thirty announcers under random faults: MINUTES=5 SEED=
 	@.ci/install cargo cc protoc etcd
 	cargo bench --locked --bench soak -- $(MINUTES) $(SEED)
 
-fuzz: ## the decoders of keys and values: SECONDS=600
+fuzz: ## the decoders of keys and values, and the SRV answers: SECONDS=600 each
 	@.ci/install cargo cc protoc
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
-	RUSTC_BOOTSTRAP=1 cargo fuzz run announcement -- -max_total_time=$(SECONDS) -max_len=4096
+	@for target in $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))); do \
+		echo "fuzzing $$target for $(SECONDS) s"; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
+	done
 
 clean: ## remove what was built
 	cargo clean

@@ -6,7 +6,7 @@ use crate::{
     announce::NotWithdrawn,
     etcd,
     host::UnusableDefault,
-    publish::file::UnwritableFile,
+    publish::{file::UnwritableFile, srv::UnusableAddress},
     verbs::{hosts::TooFew, status::NotAnnounced},
 };
 
@@ -40,7 +40,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         // Whoever read our output has seen enough.
         return (error.kind() == io::ErrorKind::BrokenPipe).then_some(0);
     }
-    if cause.is::<UnwritableFile>() || cause.is::<UnusableDefault>() {
+    if cause.is::<UnwritableFile>() || cause.is::<UnusableDefault>() || cause.is::<UnusableAddress>() {
         return Some(UNUSABLE);
     }
     if cause.is::<NotAnnounced>() {

@@ -10,7 +10,7 @@
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current |
 //! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
-//! | [`publish`] | files kept up to date |
+//! | [`publish`] | files kept up to date, DNS SRV answered |
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
 //! | [`backoff`], [`text`] | small tools |

@@ -1,10 +1,13 @@
 //! Single values. Each error says what is allowed; clap or [`super::error`] names flag and value.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::host::Host;
+use crate::{
+    host::Host,
+    publish::srv::name::{InvalidServiceName, ServiceName},
+};
 
 /// One number and one unit: `60` and `60s` are seconds; also `ms`, `m`, `h`. At least 1 ms, at most
 /// a year: more is a typing error, and no sum of two such durations can overflow.
@@ -51,6 +54,19 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
 /// A host or address.
 pub(super) fn host(text: &str) -> Result<Host, String> {
     text.parse().map_err(|e: crate::host::InvalidHost| e.to_string())
+}
+
+/// An address to listen on, with a port: CrateDB has to be told which.
+#[cfg_attr(not(test), expect(dead_code, reason = "its flag, --srv, comes with the follower"))]
+pub(super) fn srv_address(text: &str) -> Result<SocketAddr, String> {
+    let error = || "allowed is an IP address and a port, such as 127.0.0.1:5399 or [::1]:5399".to_owned();
+    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).ok_or_else(error)
+}
+
+/// The DNS name that SRV is asked for.
+#[cfg_attr(not(test), expect(dead_code, reason = "its flag, --srv-name, comes with the follower"))]
+pub(super) fn srv_name(text: &str) -> Result<ServiceName, String> {
+    text.parse().map_err(|e: InvalidServiceName| e.to_string())
 }
 
 /// A prefix: segments of printable ASCII, each after a `/`.
@@ -142,10 +158,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_srv_address_is_an_address_and_a_port() {
+        for good in ["127.0.0.1:5399", "0.0.0.0:53", "[::1]:5399", "[::]:65535"] {
+            assert_eq!(srv_address(good).map(|address| address.to_string()).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "5399", ":5399", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:5399", "localhost:5399"]
+        {
+            assert!(srv_address(bad).is_err(), "{bad:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_taken_for_an_srv_name_can_be_asked_for(text in ".{0,80}") {
+            if let Ok(name) = srv_name(&text) {
+                let name = name.to_string();
+                prop_assert_eq!(text.strip_suffix('.').unwrap_or(&text), &name);
+                prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+            }
+        }
+
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
             let _ = (duration(&text), ttl(&text), port(&text), count(&text), host(&text), prefix(&text), log_filter(&text));
+            let _ = (srv_address(&text), srv_name(&text));
         }
     }
 }

@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The address of `--srv` cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to listen on the address of \"--srv\", {address} over {transport}: {reason}")]
+#[error("failed to listen on \"--srv\" address {address} over {transport}: {reason}")]
 pub struct UnusableAddress {
     /// The address.
     pub address: SocketAddr,
@@ -120,34 +120,34 @@ impl Responder {
         let snapshot = self.snapshots.borrow();
         let start = fastrand::usize(..);
         let answer = answer(query, &self.service, snapshot.as_ref(), transport, start)?;
-        if let Some(snapshot) = snapshot.as_ref() {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).unfit(snapshot);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for host in snapshot.as_ref().map(|snapshot| told.unfit(snapshot)).unwrap_or_default() {
+            warn!(%host, "left out of SRV answers: where it is joined is no DNS name");
         }
-        if transport == Transport::Tcp {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).left_out(answer.left_out);
+        if transport == Transport::Tcp && told.is_first_full(answer.left_out) {
+            let left_out = answer.left_out;
+            warn!(left_out, "not all hosts fit into an SRV answer: each has another part of them");
         }
         Some(answer.message)
     }
 }
 
 impl Told {
-    fn unfit(&mut self, snapshot: &Snapshot) {
+    /// The hosts of `snapshot` that no answer can name and the log has not been told of.
+    fn unfit(&mut self, snapshot: &Snapshot) -> Vec<Host> {
+        // A query must not cost another walk over ten thousand hosts.
         if self.revision == snapshot.revision() {
-            return;
+            return vec![];
         }
-        self.revision = snapshot.revision();
         let unfit: BTreeSet<Host> = unfit(snapshot).map(|node| node.host.clone()).collect();
-        for host in unfit.difference(&self.unfit) {
-            warn!(%host, "left out of SRV answers: its address is no DNS name");
-        }
-        self.unfit = unfit;
+        let new = unfit.difference(&self.unfit).cloned().collect();
+        (self.revision, self.unfit) = (snapshot.revision(), unfit);
+        new
     }
 
-    fn left_out(&mut self, left_out: usize) {
-        if left_out > 0 && !self.is_full {
-            warn!(left_out, "not all hosts fit into an SRV answer: each gets another part of them");
-        }
-        self.is_full |= left_out > 0;
+    /// Whether this is the first time that hosts are left out.
+    fn is_first_full(&mut self, left_out: usize) -> bool {
+        left_out > 0 && !std::mem::replace(&mut self.is_full, true)
     }
 }
 
@@ -213,4 +213,38 @@ async fn exchange(stream: &mut TcpStream, responder: &Responder) -> io::Result<b
     let Ok(length) = u16::try_from(message.len()) else { return Ok(false) };
     stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat()).await?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{announcement::Announcement, snapshot::Node};
+
+    fn snapshot(revision: i64, hosts: &[&str]) -> Snapshot {
+        let announcement = Announcement::from_json(br#"{"http":4200,"transport":4300}"#).unwrap();
+        let node = |host: &&str| Node { host: host.parse().unwrap(), announcement: announcement.clone() };
+        Snapshot::new(revision, hosts.iter().map(node).collect())
+    }
+
+    #[test]
+    fn the_log_is_told_once_of_each_host_that_is_left_out() {
+        let mut told = Told::default();
+        let mut hears = |revision, hosts: &[&str]| -> Vec<String> {
+            told.unfit(&snapshot(revision, hosts)).iter().map(Host::to_string).collect()
+        };
+        assert_eq!(hears(1, &["a", "b..c"]), ["b..c"]);
+        assert!(hears(1, &["a", "b..c"]).is_empty());
+        assert_eq!(hears(2, &["a", "b..c", "d..e"]), ["d..e"]);
+        assert!(hears(3, &["a"]).is_empty());
+        assert_eq!(hears(4, &["b..c"]), ["b..c"]);
+    }
+
+    #[test]
+    fn the_log_is_told_once_that_answers_are_full() {
+        let mut told = Told::default();
+        assert_eq!(
+            [0, 5, 6, 0, 7].map(|left_out| told.is_first_full(left_out)),
+            [false, true, false, false, false]
+        );
+    }
 }
