@@ -1,7 +1,7 @@
 //! Answers DNS SRV from memory, over UDP and TCP, for CrateDB's `discovery.seed_providers=srv`.
 //!
 //! CrateDB asks once a second while it has no master, and waits 100 ms for an answer (6.2;
-//! `SrvUnicastHostsProvider`). [`answer`] decides what is said, this module only listens.
+//! `SrvUnicastHostsProvider`). [`mod@answer`] decides what is said, this module only listens.
 
 pub mod answer;
 pub mod name;
