@@ -222,6 +222,18 @@ fn ten_thousand_nodes_fill_a_tcp_answer_and_all_are_heard_of() {
 }
 
 #[test]
+fn the_longest_tcp_answer_is_one_that_cratedb_reads() {
+    let query = with_edns(query(SERVICE, RecordType::SRV), 4096);
+    // One length after the other, around the limit.
+    let lengths = (1..=63).filter_map(|last| {
+        let hosts = (0..1522).map(|n| format!("crate-{n:05}.example.com")).chain([format!("{:x<last$}", "")]);
+        let (_, answer) = ask(&query, Some(&snapshot(hosts)), Transport::Tcp);
+        (answer.left_out == 0).then_some(answer.message.len())
+    });
+    assert_eq!(lengths.max(), Some(65_534));
+}
+
+#[test]
 fn a_host_that_is_no_name_is_left_out_alone() {
     let nodes = snapshot(["a", "b..c", &"x".repeat(64)]);
     let (reply, answer) = ask(&query(SERVICE, RecordType::SRV), Some(&nodes), Transport::Udp);
