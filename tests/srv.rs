@@ -50,8 +50,14 @@ impl Feed {
         let (bound, address) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             runtime().block_on(async {
-                let server = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
-                bound.send(server.address()).unwrap();
+                // Somebody else may be quicker than we are.
+                let (server, address) = loop {
+                    let address = (Ipv4Addr::LOCALHOST, free_port()).into();
+                    if let Ok(server) = bind(address).await {
+                        break (server, address);
+                    }
+                };
+                bound.send(address).unwrap();
                 tokio::select! {
                     never = server.run(receiver) => match never {},
                     _ = stopped => {}

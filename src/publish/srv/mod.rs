@@ -62,24 +62,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address`, over UDP and TCP, for questions about `service`. With port 0 the kernel
-    /// chooses one.
+    /// Listens on `address`, over UDP and TCP, for questions about `service`.
     ///
     /// # Errors
     /// [`UnusableAddress`], where the address is taken, privileged or not of this machine.
     pub async fn bind(address: SocketAddr, service: ServiceName) -> Result<Self, UnusableAddress> {
-        let unusable = |address, transport| {
+        let unusable = |transport| {
             move |error: io::Error| UnusableAddress { address, transport, reason: plain_io(&error) }
         };
-        let tcp = TcpListener::bind(address).await.map_err(unusable(address, "TCP"))?;
-        let address = tcp.local_addr().map_err(unusable(address, "TCP"))?;
-        let udp = UdpSocket::bind(address).await.map_err(unusable(address, "UDP"))?;
+        let udp = UdpSocket::bind(address).await.map_err(unusable("UDP"))?;
+        let tcp = TcpListener::bind(address).await.map_err(unusable("TCP"))?;
         Ok(Self { udp, tcp, address, service })
-    }
-
-    /// The address, with the port that the kernel chose.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Answers for ever, each query from the snapshot that is then the newest; `None` is "not read
