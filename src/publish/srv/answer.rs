@@ -60,8 +60,9 @@ pub struct Answer {
 /// | below the service | NXDOMAIN |
 /// | anything else | REFUSED |
 ///
-/// Without a snapshot it is SERVFAIL: "nobody" would be a lie. CrateDB logs no answer, no records and
-/// SERVFAIL alike, as "DNS lookup exception", and asks again a second later.
+/// Without a snapshot it is SERVFAIL: "nobody" would be a lie. CrateDB logs no answer, no records,
+/// NXDOMAIN and SERVFAIL alike, as "DNS lookup exception", and asks again a second later (Netty's
+/// `DnsResolveContext.finishResolve` makes an `UnknownHostException` of each).
 ///
 /// Where not all nodes fit, the answer has those from the node number `start` on, and around the end:
 /// with a `start` by chance every node is heard of sooner or later, and none is asked by all. Over UDP
@@ -85,6 +86,7 @@ pub fn answer(
         reply.set_flags(PacketFlag::RECURSION_DESIRED);
     }
     if query.opt().is_some() {
+        // There is no version but 0, and simple-dns 0.13 reads it from the bits of DO.
         *reply.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: LARGEST_UDP, version: 0 });
     }
 
