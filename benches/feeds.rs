@@ -1,4 +1,4 @@
-//! How soon the seed file tells of a change, and what following ten thousand hosts takes, on a real etcd:
+//! How soon the seed file and the SRV answers tell of a change, and what following ten thousand hosts takes, on a real etcd:
 //! `cargo bench --bench feeds` (`make bench`). Fails where the memory that is promised is not enough.
 
 #[path = "../tests/support/mod.rs"]
@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     time::{Duration, Instant},
 };
@@ -14,8 +15,9 @@ use rustix::process::Signal;
 use support::{
     DEFAULT_VALUE, PATIENCE,
     daemon::{Daemon, announce, watch},
+    dns,
     etcd::{Etcd, arg, scratch},
-    eventually_eq, key_of,
+    eventually_eq, free_port, key_of,
     observer::Raw,
 };
 
@@ -31,6 +33,7 @@ fn main() {
     let dir = scratch();
     let path = |name: &str| dir.path().join(name);
     let (of_announce, of_watch, in_place) = (path("announce"), path("watch"), path("in-place"));
+    let srv = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let spawn_watch = |path: &Path, more: &[&str]| {
         Daemon::spawn(watch(&etcd, &[&["--seed-file", arg(path)], more].concat()))
     };
@@ -41,6 +44,7 @@ fn main() {
         ),
         ("watch --seed-file", spawn_watch(&of_watch, &[])),
         ("watch --seed-file-in-place", spawn_watch(&in_place, &["--seed-file-in-place"])),
+        ("watch --srv", Daemon::spawn(watch(&etcd, &["--srv", &srv.to_string()]))),
         ("watch --format json", Daemon::spawn_printing(watch(&etcd, &["--format", "json"]))),
     ];
     let everybody = |hosts: usize| {
@@ -60,11 +64,13 @@ fn main() {
             everybody(seen);
         }
         for (file, name) in [(&of_watch, "replaced"), (&in_place, "in place")] {
-            let mut times: Vec<Duration> = (0..ROUNDS).map(|n| round(&mut raw, file, n)).collect();
-            times.sort_unstable();
-            let millis = |time: Duration| time.as_secs_f64() * 1e3;
-            let (median, worst) = (millis(times[ROUNDS / 2]), millis(times[ROUNDS - 1]));
-            println!("{:<52} {median:>10.2} {worst:>10.2}", format!("put to file, ms, {hosts}, {name}"));
+            let times = (0..ROUNDS).map(|n| round(&mut raw, n, |seed| starts_with(file, seed))).collect();
+            row(&format!("put to file, ms, {hosts}, {name}"), times);
+        }
+        if seen == 1 {
+            // Of ten thousand each answer holds another part.
+            let tells = |seed: &str| dns::seeds(srv).is_ok_and(|seeds| seeds.iter().any(|s| s == seed));
+            row("put to SRV answer, ms, 1 host", (0..ROUNDS).map(|n| round(&mut raw, n, tells)).collect());
         }
     }
     // From the list, not from the watch.
@@ -88,21 +94,31 @@ fn main() {
     }
 }
 
-/// From the moment the put is sent until the file tells of it.
-fn round(raw: &mut Raw, file: &Path, n: usize) -> Duration {
+fn row(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let (median, worst) = (millis(times[times.len() / 2]), millis(times[times.len() - 1]));
+    println!("{what:<52} {median:>10.2} {worst:>10.2}");
+}
+
+/// Whether a file begins with this seed's line.
+fn starts_with(file: &Path, seed: &str) -> bool {
+    let mut head = vec![0; seed.len() + 1];
+    let read = fs::File::open(file).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
+    read.is_ok_and(|length| head[..length] == *format!("{seed}\n").as_bytes())
+}
+
+/// From the moment the put is sent until somebody `tells` of the seed.
+fn round(raw: &mut Raw, n: usize, tells: impl Fn(&str) -> bool) -> Duration {
     let transport = 5000 + n % 1000;
     // It sorts before everybody else, so that a look at the file is no work.
-    let seed = format!("a:{transport}\n");
+    let seed = format!("a:{transport}");
     let value = format!(r#"{{"http":4200,"transport":{transport}}}"#);
     let began = Instant::now();
     raw.put(key_of("a").as_bytes(), value.as_bytes());
-    let mut head = vec![0; seed.len()];
-    loop {
-        let read = fs::File::open(file).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
-        if read.is_ok_and(|length| head[..length] == *seed.as_bytes()) {
-            return began.elapsed();
-        }
-        assert!(began.elapsed() < PATIENCE, "the file does not tell of {seed:?}");
+    while !tells(&seed) {
+        assert!(began.elapsed() < PATIENCE, "nobody tells of {seed:?}");
         std::thread::sleep(Duration::from_micros(100));
     }
+    began.elapsed()
 }

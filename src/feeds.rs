@@ -1,6 +1,6 @@
 //! Feeds: what CrateDB reads anew in every discovery round, kept current from the announcements in etcd.
 
-use std::{convert::Infallible, future::pending, path::PathBuf, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{Instrument, info_span};
@@ -9,8 +9,9 @@ use crate::{
     announcement::Port,
     etcd::{Error, Registry},
     publish::{
-        file::{How, Target, UnwritableFile},
+        file::{How, Target},
         keep::keep,
+        srv::{Server, name::ServiceName},
     },
     snapshot::{Snapshot, Snapshots},
 };
@@ -22,6 +23,10 @@ pub struct Feeds {
     pub seed_file: Option<PathBuf>,
     /// Rewrite it, instead of replacing it.
     pub seed_file_in_place: bool,
+    /// Where to answer DNS SRV, over UDP and TCP.
+    pub srv: Option<SocketAddr>,
+    /// The name that is asked for.
+    pub srv_name: ServiceName,
     /// How long a host that is missing after an outage stays.
     pub hold: Duration,
 }
@@ -29,24 +34,41 @@ pub struct Feeds {
 impl Feeds {
     /// Whether there is nothing to keep current.
     pub fn is_empty(&self) -> bool {
-        self.seed_file.is_none()
+        self.seed_file.is_none() && self.srv.is_none()
     }
 
     /// Opens what is to be kept current, at once, and gives the future that does it. That never ends; what it cannot
     /// do it says in the log. Safe to drop: everything stays as it is.
     ///
     /// # Errors
-    /// [`UnwritableFile`].
-    pub fn open(self, snapshots: Snapshots) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
+    /// [`UnwritableFile`](crate::publish::file::UnwritableFile), or
+    /// [`UnusableAddress`](crate::publish::srv::UnusableAddress).
+    pub async fn open(self, snapshots: Snapshots) -> anyhow::Result<impl Future<Output = Infallible>> {
         let how = if self.seed_file_in_place { How::InPlace } else { How::Replace };
         let seed_file = self.seed_file.map(|path| Target { option: "--seed-file", path, how });
         if let Some(file) = &seed_file {
             file.create()?;
         }
+        let server = match self.srv {
+            Some(address) => Some(Server::bind(address, self.srv_name).await?),
+            None => None,
+        };
         Ok(async move {
-            match seed_file {
-                Some(file) => keep(file, snapshots, |snapshot| Some(seed_lines(snapshot))).await,
-                None => pending().await,
+            let file = async {
+                match seed_file {
+                    Some(file) => keep(file, snapshots.clone(), |snapshot| Some(seed_lines(snapshot))).await,
+                    None => pending().await,
+                }
+            };
+            let srv = async {
+                match server {
+                    Some(server) => server.run(snapshots.clone()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                never = file => never,
+                never = srv => never,
             }
         })
     }
@@ -57,8 +79,8 @@ impl Feeds {
 /// there is nothing to feed there is no connection either.
 ///
 /// # Errors
-/// At once: what `connect` says, or [`UnwritableFile`].
-pub fn follow(
+/// At once: what `connect` says, or [`Feeds::open`].
+pub async fn follow(
     feeds: Feeds,
     connect: impl FnOnce() -> Result<Registry, Error>,
     stop: impl Future,
@@ -66,7 +88,7 @@ pub fn follow(
     let hold = feeds.hold;
     let (publish, snapshots) = watch::channel(None);
     let registry = if feeds.is_empty() { None } else { Some(connect()?) };
-    let feeding = feeds.open(snapshots)?;
+    let feeding = feeds.open(snapshots).await?;
     Ok(async move {
         if let Some(registry) = registry {
             tokio::select! {

@@ -96,7 +96,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
         Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }) => {
             let host = own_host_or_default(host)?;
             let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
-            let feeding = feeds::follow(feeds, || Registry::new(etcd, prefix), feeds_stopped)?;
+            let feeding = feeds::follow(feeds, || Registry::new(etcd, prefix), feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(

@@ -7,6 +7,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -21,31 +22,26 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RData,
 };
-use support::{PATIENCE, SLACK, eventually, free_port};
+use support::{
+    PATIENCE, SLACK,
+    dns::{CRATE_DB_TCP, CRATE_DB_UDP},
+    eventually, free_port,
+};
 use tokio::sync::{oneshot, watch};
 
 const SERVICE: &str = "_crate._tcp.crate.local";
 
-/// What CrateDB sends, byte for byte: recorded from Netty 4.2.17, which CrateDB 6.5-dev has, with the
-/// resolver that `SrvUnicastHostsProvider.buildResolver` builds. Over UDP with EDNS(0) and 4096 bytes,
-/// over TCP without.
-const CRATE_DB_UDP: &[u8] = b"\x16\x73\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\
-    \x06_crate\x04_tcp\x05crate\x05local\x00\x00\x21\x00\x01\
-    \x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00";
-const CRATE_DB_TCP: &[u8] = b"\x00\x29\x05\x40\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\
-    \x06_crate\x04_tcp\x05crate\x05local\x00\x00\x21\x00\x01";
-
 /// The feed, on a thread of its own with the runtime that `main` has.
 struct Feed {
     address: SocketAddr,
-    snapshots: Option<watch::Sender<Option<Snapshot>>>,
+    snapshots: Option<watch::Sender<Option<Arc<Snapshot>>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Feed {
     fn start(snapshot: Option<Snapshot>) -> Self {
-        let (snapshots, receiver) = watch::channel(snapshot);
+        let (snapshots, receiver) = watch::channel(snapshot.map(Arc::new));
         let (stop, stopped) = oneshot::channel();
         let (bound, address) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
@@ -69,7 +65,7 @@ impl Feed {
     }
 
     fn publish(&self, snapshot: Snapshot) {
-        self.snapshots.as_ref().unwrap().send(Some(snapshot)).unwrap();
+        self.snapshots.as_ref().unwrap().send(Some(Arc::new(snapshot))).unwrap();
     }
 
     fn asker(&self) -> UdpSocket {

@@ -1,11 +1,11 @@
 //! The feeds, the same on `announce` and on `watch`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Command};
 
-use super::values::duration;
-use crate::feeds;
+use super::values::{duration, srv_address, srv_name};
+use crate::{feeds, publish::srv::name::ServiceName};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Feeds")]
@@ -16,15 +16,23 @@ pub(super) struct Feeds {
     /// Rewrite the file instead of replacing it: where it is mounted alone
     #[arg(long)]
     pub seed_file_in_place: bool,
+    /// Answer DNS SRV there, over UDP and TCP (discovery.seed_providers=srv)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = srv_address)]
+    pub srv: Option<SocketAddr>,
+    /// What it is asked for [default: _crate._tcp.crate.local]
+    #[arg(long, value_name = "NAME", default_value_t, hide_default_value = true, value_parser = srv_name)]
+    pub srv_name: ServiceName,
     /// How long a host that is missing after an outage stays
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub hold: Duration,
 }
 
 /// The variables of `announce`. `watch` has none: a leftover one must not change what a script prints.
-const VARIABLES: [(&str, &str); 3] = [
+const VARIABLES: [(&str, &str); 5] = [
     ("seed_file", "CRATE_DISCOVERY_SEED_FILE"),
     ("seed_file_in_place", "CRATE_DISCOVERY_SEED_FILE_IN_PLACE"),
+    ("srv", "CRATE_DISCOVERY_SRV"),
+    ("srv_name", "CRATE_DISCOVERY_SRV_NAME"),
     ("hold", "CRATE_DISCOVERY_HOLD"),
 ];
 
@@ -41,11 +49,11 @@ pub(super) fn with_variables(command: Command) -> Command {
 impl Feeds {
     /// Settings that fit together.
     pub(super) fn validate(self) -> Result<feeds::Feeds, String> {
-        let Self { seed_file, seed_file_in_place, hold } = self;
+        let Self { seed_file, seed_file_in_place, srv, srv_name, hold } = self;
         if seed_file_in_place && seed_file.is_none() {
             return Err("\"--seed-file-in-place\" is given without \"--seed-file\": allowed is both or none"
                 .to_owned());
         }
-        Ok(feeds::Feeds { seed_file, seed_file_in_place, hold })
+        Ok(feeds::Feeds { seed_file, seed_file_in_place, srv, srv_name, hold })
     }
 }

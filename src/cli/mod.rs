@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 27] = [
+    const FLAGS: [&str; 29] = [
         "--host",
         "--http",
         "--transport",
@@ -174,6 +174,8 @@ mod tests {
         "--port",
         "--seed-file",
         "--seed-file-in-place",
+        "--srv",
+        "--srv-name",
         "--hold",
     ];
 

@@ -57,14 +57,12 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
 }
 
 /// An address to listen on, with a port: CrateDB has to be told which.
-#[cfg_attr(not(test), expect(dead_code, reason = "its flag, --srv, comes with the follower"))]
 pub(super) fn srv_address(text: &str) -> Result<SocketAddr, String> {
     let error = || "allowed is an IP address and a port, such as 127.0.0.1:5399 or [::1]:5399".to_owned();
     text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).ok_or_else(error)
 }
 
 /// The DNS name that SRV is asked for.
-#[cfg_attr(not(test), expect(dead_code, reason = "its flag, --srv-name, comes with the follower"))]
 pub(super) fn srv_name(text: &str) -> Result<ServiceName, String> {
     text.parse().map_err(|e: InvalidServiceName| e.to_string())
 }

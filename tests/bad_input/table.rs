@@ -117,8 +117,19 @@ pub fn values() -> Vec<Row> {
         ("--endpoints", "a:b"),
     ];
     let announce = announce.iter().map(|(flag, bad)| value("announce", flag, bad));
-    let watch =
-        [("--format", "xml"), ("--port", "4300"), ("--exclude", "a/b"), ("--hold", "0"), ("--hold", "1d")];
+    let watch = [
+        ("--format", "xml"),
+        ("--port", "4300"),
+        ("--exclude", "a/b"),
+        ("--hold", "0"),
+        ("--hold", "1d"),
+        ("--srv", "5399"),
+        ("--srv", "127.0.0.1"),
+        ("--srv", "127.0.0.1:0"),
+        ("--srv", "localhost:5399"),
+        ("--srv-name", "a..b"),
+        ("--srv-name", "a b"),
+    ];
     let status = [("--format", "csv"), ("--host", "a/b"), ("--host", "-x")];
     announce
         .chain(hosts.iter().map(|(flag, bad)| value("hosts", flag, bad)))
@@ -206,6 +217,8 @@ pub fn variables() -> Vec<Row> {
         ("STOP_TIMEOUT", "--stop-timeout", "1 s"),
         ("SEED_FILE_IN_PLACE", "--seed-file-in-place", "perhaps"),
         ("HOLD", "--hold", "0"),
+        ("SRV", "--srv", "localhost:53"),
+        ("SRV_NAME", "--srv-name", "-.-..a"),
         ("PREFIX", "--prefix", "crate"),
         ("REQUEST_TIMEOUT", "--request-timeout", "-1"),
         ("LOG", "--log", "crate_discovery=loud"),

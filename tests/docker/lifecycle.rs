@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    sidekick::{sidekick, stop},
+    sidekick::{sidekick, stop, tool},
     support::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
         engine::{Network, run_docker},
@@ -116,4 +116,26 @@ fn ten_thousand_hosts_are_listed_in_16_megabytes() {
     let listed = sidekick.exec(&["/crate-discovery", "hosts", "--format", "lines"]);
     assert_eq!(listed.lines().count(), MANY + 1);
     assert_eq!(sidekick.inspect("{{.State.Running}} {{.State.OOMKilled}}"), "true false");
+}
+#[test]
+fn ten_thousand_hosts_are_followed_in_16_megabytes() {
+    let network = Network::create();
+    let (etcd, url) = crowded(&network);
+    let follower = tool(&network, &url, &[], &["watch", "--format", "lines"]);
+    follower.start();
+    let lines_of = |what: &str| follower.logs().lines().filter(|line| line.contains(what)).count();
+    eventually("the first snapshot", PATIENCE, || match lines_of("crate-") {
+        MANY => Ok(()),
+        n => Err(format!("{n} lines")),
+    });
+    for round in 1..=3 {
+        etcd.etcdctl(&["put", &key_of(&format!("joined-{round}")), DEFAULT_VALUE]);
+        eventually("the next snapshot", PATIENCE, || match lines_of(&format!("joined-{round}:")) {
+            0 => Err("not there".to_owned()),
+            _ => Ok(()),
+        });
+    }
+    assert_eq!(follower.inspect("{{.State.Running}} {{.State.OOMKilled}}"), "true false");
+    let (_, code) = stop(&follower);
+    assert_eq!(code, "0", "{}", follower.logs().lines().last().unwrap_or_default());
 }

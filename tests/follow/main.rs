@@ -7,6 +7,7 @@ mod crowd;
 mod file;
 mod outage;
 mod print;
+mod srv;
 mod trouble;
 
 use std::{

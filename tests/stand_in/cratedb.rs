@@ -6,7 +6,7 @@
 //! (`EnvironmentAwareCommand`, `AbstractScopedSettings`): an empty value, a key given twice and an
 //! unknown key end it; `${NAME}` in a value is the variable of that name. It listens on 4200 and 4300,
 //! answers `GET /` with 503 until it is told that it has a master, and exits with 143 on SIGTERM, as
-//! Java does. Under the name `curl` it asks the URL that is its last argument, and fails as
+//! Java does. With the SRV provider it asks for its peers and says whom it knows. Under the name `curl` it asks the URL that is its last argument, and fails as
 //! `curl --fail` does.
 //!
 //! A test steers it through the file `/data/stand-in`, blanks between these words:
@@ -19,10 +19,13 @@
 //! | `listen-after=MS` | binds its ports this long after its start |
 //! | `stop-after=MS` | takes this long to end on SIGTERM, instead of 100 ms |
 
+#[path = "../support/dns.rs"]
+mod dns;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs},
     process::exit,
     sync::atomic::{AtomicBool, Ordering},
     thread::{sleep, spawn},
@@ -78,6 +81,10 @@ fn main() {
     spawn(move || serve(&http, &name));
     let transport = listen(transport);
     say("listening");
+    if settings.get("discovery.seed_providers").is_some_and(|providers| providers.contains("srv")) {
+        let resolver = settings.get("discovery.srv.resolver").cloned().unwrap_or_default();
+        spawn(move || discover(&resolver));
+    }
     spawn(move || {
         for stream in transport.incoming() {
             drop(stream);
@@ -151,6 +158,23 @@ fn curl(url: &str) -> i32 {
 fn listen(port: u16) -> TcpListener {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
         .unwrap_or_else(|error| fail(1, &format!("failed to bind to [{port}]: {error}")))
+}
+
+/// Asks in every round of discovery, which is one a second, and says who is known whenever that
+/// changes. The resolver's name is looked up once, as `SrvUnicastHostsProvider` does.
+fn discover(resolver: &str) {
+    let resolver = resolver.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let Some(resolver) = resolver else { return say("no resolver") };
+    let mut known = Vec::new();
+    loop {
+        if let Ok(seeds) = dns::seeds(resolver)
+            && seeds != known
+        {
+            say(&format!("knows {}", seeds.join(",")));
+            known = seeds;
+        }
+        sleep(Duration::from_secs(1));
+    }
 }
 
 /// `GET /` as `MainAndStaticFileHandler` answers it.

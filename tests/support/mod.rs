@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod daemon;
 pub mod disk;
+pub mod dns;
 pub mod engine;
 pub mod etcd;
 pub mod observer;

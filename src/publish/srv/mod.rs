@@ -18,7 +18,6 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::watch,
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -28,7 +27,11 @@ use self::{
     answer::{Transport, answer, unfit},
     name::ServiceName,
 };
-use crate::{host::Host, snapshot::Snapshot, text::plain_io};
+use crate::{
+    host::Host,
+    snapshot::{Snapshot, Snapshots},
+    text::plain_io,
+};
 
 /// Bytes of the longest query that is read; a question and EDNS(0) need less than 600.
 const LONGEST_QUERY: usize = 4096;
@@ -78,7 +81,7 @@ impl Server {
     /// Answers for ever, each query from the snapshot that is then the newest; `None` is "not read
     /// yet". No error of a socket ends it; nor does the end of the channel's sender, whose last
     /// snapshot stays. Dropping it closes all connections and both sockets.
-    pub async fn run(self, snapshots: watch::Receiver<Option<Snapshot>>) -> Infallible {
+    pub async fn run(self, snapshots: Snapshots) -> Infallible {
         let Self { udp, tcp, address, service } = self;
         let reach = if address.ip().is_loopback() { "this machine" } else { "everybody who can reach it" };
         info!(%address, name = %service, "answering SRV for {reach}");
@@ -93,7 +96,7 @@ impl Server {
 /// What all sockets share.
 struct Responder {
     service: ServiceName,
-    snapshots: watch::Receiver<Option<Snapshot>>,
+    snapshots: Snapshots,
     told: Mutex<Told>,
 }
 
@@ -112,9 +115,9 @@ impl Responder {
     fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let snapshot = self.snapshots.borrow();
         let start = fastrand::usize(..);
-        let answer = answer(query, &self.service, snapshot.as_ref(), transport, start)?;
+        let answer = answer(query, &self.service, snapshot.as_deref(), transport, start)?;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for host in snapshot.as_ref().map(|snapshot| told.unfit(snapshot)).unwrap_or_default() {
+        for host in snapshot.as_deref().map(|snapshot| told.unfit(snapshot)).unwrap_or_default() {
             warn!(%host, "left out of SRV answers: where it is joined is no DNS name");
         }
         if transport == Transport::Tcp && told.is_first_full(answer.left_out) {

@@ -1,0 +1,98 @@
+//! The SRV feed beside a real announcer and on a real etcd; what an answer may hold is in `tests/srv.rs`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    delete, put,
+    support::{
+        AT_ONCE, PATIENCE, SLACK,
+        daemon::{Daemon, announce, run, watch},
+        dns::seeds,
+        etcd::Etcd,
+        eventually_eq, free_port, key_of, stays,
+    },
+};
+
+/// An address for `--srv`, and the same as text.
+fn address() -> (SocketAddr, String) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    (address, address.to_string())
+}
+
+fn answered(hosts: &[&str]) -> Result<Vec<String>, String> {
+    Ok(hosts.iter().map(|host| format!("{host}:4300")).collect())
+}
+
+#[track_caller]
+fn answers(server: SocketAddr, hosts: &[&str], within: Duration) {
+    eventually_eq("the answer", within, &answered(hosts), || seeds(server));
+}
+
+#[test]
+fn joins_and_leaves_reach_the_answers_of_announce_and_of_watch() {
+    let etcd = Etcd::start();
+    let ((beside, beside_arg), (alone, alone_arg)) = (address(), address());
+    let mut announcer = Daemon::announced(&etcd, "h1", &["--srv", &beside_arg]);
+    let _watcher = Daemon::spawn(watch(&etcd, &["--srv", &alone_arg]));
+    for server in [beside, alone] {
+        answers(server, &["h1"], PATIENCE);
+    }
+    put(&etcd, &["10.0.0.5", "h2"]);
+    for server in [beside, alone] {
+        answers(server, &["10.0.0.5", "h1", "h2"], AT_ONCE + SLACK);
+    }
+    delete(&etcd, &["h2"]);
+    for server in [beside, alone] {
+        answers(server, &["10.0.0.5", "h1"], AT_ONCE + SLACK);
+    }
+    // The feed neither holds up the end nor is it heard of after that.
+    assert_eq!(announcer.end(Signal::TERM, AT_ONCE + SLACK), 0);
+    assert_eq!(etcd.key(&key_of("h1")), None);
+    assert!(seeds(beside).is_err());
+    answers(alone, &["10.0.0.5"], AT_ONCE + SLACK);
+}
+
+#[test]
+fn answers_stay_while_etcd_is_away() {
+    let mut etcd = Etcd::start();
+    put(&etcd, &["a", "b"]);
+    let (server, arg) = address();
+    let mut watcher = Daemon::spawn(watch(&etcd, &["--srv", &arg]));
+    answers(server, &["a", "b"], PATIENCE);
+    etcd.kill();
+    watcher.says("the hosts are stale", PATIENCE);
+    stays("the answer", SLACK, &answered(&["a", "b"]), || seeds(server));
+    etcd.restart();
+    put(&etcd, &["c"]);
+    answers(server, &["a", "b", "c"], PATIENCE);
+}
+
+#[test]
+fn nothing_read_yet_is_a_failure_and_not_nobody() {
+    let mut etcd = Etcd::unstarted(&[], false);
+    let (server, arg) = address();
+    let mut announcer = Daemon::spawn(announce(&etcd, "h1", &["--srv", &arg]));
+    announcer.says("no endpoint of etcd answers", PATIENCE);
+    assert_eq!(seeds(server), Err("Server Failure".to_owned()));
+    etcd.launch();
+    assert!(etcd.comes_up());
+    answers(server, &["h1"], PATIENCE);
+}
+
+#[test]
+fn taken_port_is_said_at_the_start_and_nothing_is_announced() {
+    let etcd = Etcd::start();
+    let (server, arg) = address();
+    let _holder = std::net::TcpListener::bind(server).unwrap();
+    let finished = run(announce(&etcd, "h1", &["--srv", &arg]));
+    assert_eq!(finished.code, 78, "{}", finished.stderr);
+    let sentence =
+        format!("error: failed to listen on \"--srv\" address {arg} over TCP: address already in use\n");
+    assert!(finished.stderr.ends_with(&sentence), "{}", finished.stderr);
+    assert_eq!(etcd.key(&key_of("h1")), None);
+}
