@@ -4,10 +4,15 @@ use std::io;
 
 use crate::{
     announce::NotWithdrawn,
+    bootstrap::{NoMachineId, Obstacle},
     etcd,
     host::UnusableDefault,
     publish::{file::UnwritableFile, srv::UnusableAddress},
-    verbs::{hosts::TooFew, status::NotAnnounced},
+    verbs::{
+        bootstrap::{NotAgreed, StillAnnounced},
+        hosts::TooFew,
+        status::NotAnnounced,
+    },
 };
 
 /// Nobody foresaw it.
@@ -20,7 +25,8 @@ pub const NOT_ANNOUNCED: u8 = 3;
 pub const UNAVAILABLE: u8 = 69;
 /// Etcd refused us.
 pub const REFUSED: u8 = 77;
-/// A file or the host's state is unusable.
+/// A file or the host's state is unusable; `bootstrap`: what the candidates say, or who is announced,
+/// has to be put right first.
 pub const UNUSABLE: u8 = 78;
 
 /// The exit code of an error, by its causes.
@@ -40,7 +46,14 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         // Whoever read our output has seen enough.
         return (error.kind() == io::ErrorKind::BrokenPipe).then_some(0);
     }
-    if cause.is::<UnwritableFile>() || cause.is::<UnusableDefault>() || cause.is::<UnusableAddress>() {
+    if let Some(error) = cause.downcast_ref::<NotAgreed>() {
+        return Some(match error {
+            NotAgreed::InTime { obstacle: Obstacle::TooFew { .. }, .. } => UNAVAILABLE,
+            NotAgreed::InTime { .. } | NotAgreed::Before(_) => UNUSABLE,
+        });
+    }
+    let of_host = cause.is::<UnusableDefault>() || cause.is::<NoMachineId>() || cause.is::<StillAnnounced>();
+    if cause.is::<UnwritableFile>() || cause.is::<UnusableAddress>() || of_host {
         return Some(UNUSABLE);
     }
     if cause.is::<NotAnnounced>() {

@@ -7,6 +7,7 @@
 //! | [`cli`] | the command line; the only user of clap |
 //! | [`exit`] | exit codes and what leads to each |
 //! | [`announce`] | the announcer: a pure state machine, the shell around it, the gate |
+//! | [`bootstrap`] | who may elect the first master: the rules, pure |
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current |
 //! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
@@ -16,8 +17,8 @@
 //! | [`backoff`], [`text`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
-//! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`; `etcd`
-//! uses `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
+//! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
+//! `etcd` uses `bootstrap`, `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
 //!
 //! # Words
 //!
@@ -35,6 +36,7 @@
 pub mod announce;
 pub mod announcement;
 pub mod backoff;
+pub mod bootstrap;
 pub mod cli;
 pub mod etcd;
 pub mod exit;

@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::Context;
 use crate_discovery::{
-    announce::{self, Notice, Supervisor},
+    announce::{self, Notice, Supervisor, formed, gate::Check},
     cli::{self, Announce, Invocation, LogFormat, Outcome, Status, Verb},
     etcd::Registry,
     exit, feeds,
     host::{self, Host},
     process::{logging, shutdown, systemd},
     verbs::{
-        hosts,
+        bootstrap, hosts,
         status::{self, Whom},
         watch,
     },
@@ -82,6 +82,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
         Verb::Watch(options) => {
             watch::run(registry, options, async { _ = signal.await }).await.map(|()| None)
         }
+        Verb::Bootstrap(options) => bootstrap::run(registry, options, signal).await,
         Verb::Status(Status { json, host, own_host }) => {
             let whom = match (own_host, host) {
                 (Some(own), _) => Whom::OwnHost(own_host_or_default(own)?),
@@ -96,7 +97,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
         Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }) => {
             let host = own_host_or_default(host)?;
             let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
-            let feeding = feeds::follow(feeds, || Registry::new(etcd, prefix), feeds_stopped).await?;
+            let feeding = feeds::follow(feeds, || Registry::new(etcd.clone(), prefix.clone()), feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
@@ -109,6 +110,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 checks,
                 "starting"
             );
+            let by = host.clone();
             let target = announcement.address.unwrap_or(host);
             tokio::spawn(async move {
                 if host::is_loopback_only(&target, LOOKUP).await {
@@ -126,10 +128,15 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 // What they keep stays as it was: our own withdrawal is no news to our own node.
                 drop(stop_feeds);
             };
+            // With a connection of its own, so that it is never in the way.
+            let asks = gate.checks.iter().any(Check::is_http);
+            let mark = asks.then(|| Registry::new(etcd, prefix)).transpose()?;
+            let formed = formed::tell(mark.map(|registry| registry.formed_mark(&by)), gate.clone());
             let announcing = announce::run(own_key, gate, stop_timeout, shutdown, supervisor);
             let ended = tokio::select! {
                 ended = announcing => ended,
                 never = feeding => match never {},
+                never = formed => match never {},
             };
             ended.map(|()| None).map_err(Into::into)
         }

@@ -90,17 +90,32 @@ impl fmt::Display for Check {
 }
 
 impl Check {
-    async fn probe(&self) -> io::Result<()> {
+    /// Whether it is one of HTTP, which can tell more than that the node is alive.
+    pub fn is_http(&self) -> bool {
+        self.kind != Kind::Tcp
+    }
+
+    /// Whether the answer is 200, which is how a CrateDB node says that a master is elected. The
+    /// caller bounds the time. Safe to drop.
+    pub(super) async fn answers_200(&self) -> bool {
+        // "HTTP/1.1 200"
+        let head = self.probe(12).await.unwrap_or_default();
+        head.starts_with(b"HTTP/1.") && head.get(8..12) == Some(b" 200")
+    }
+
+    /// The beginning of the answer, `wanted` bytes at least where that many come; nothing where an
+    /// answer cannot be had, and is good all the same.
+    async fn probe(&self, wanted: usize) -> io::Result<Vec<u8>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         match self.kind {
-            Kind::Tcp => Ok(()),
-            Kind::Http => self.ask(stream).await,
+            Kind::Tcp => Ok(Vec::new()),
+            Kind::Http => self.ask(stream, wanted).await,
             Kind::Https => {
                 let connector = TlsConnector::from(Arc::new(any_certificate::config()?));
                 let name = ServerName::try_from(self.host.as_str().to_owned())
                     .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
                 let asked = match connector.connect(name, stream).await {
-                    Ok(stream) => self.ask(stream).await,
+                    Ok(stream) => self.ask(stream, wanted).await,
                     Err(error) => return alert_is_an_answer(error),
                 };
                 // In TLS 1.3 a peer that wants a certificate of ours says so, and closes, only now.
@@ -109,24 +124,27 @@ impl Check {
         }
     }
 
-    async fn ask(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    async fn ask(
+        &self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        wanted: usize,
+    ) -> io::Result<Vec<u8>> {
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: crate-discovery\r\nAccept: application/json\r\nConnection: close\r\n\r\n",
             self.path,
             self.host.with_port(self.port),
         );
         stream.write_all(request.as_bytes()).await?;
-        match stream.read(&mut [0; 16]).await? {
-            0 => Err(io::Error::other("closed without an answer")),
-            _ => Ok(()),
-        }
+        let mut head = Vec::with_capacity(wanted);
+        while head.len() < wanted && stream.read_buf(&mut head).await? > 0 {}
+        if head.is_empty() { Err(io::Error::other("closed without an answer")) } else { Ok(head) }
     }
 }
 
 /// Whoever speaks TLS, if only to refuse us, is alive.
-fn alert_is_an_answer(error: io::Error) -> io::Result<()> {
+fn alert_is_an_answer(error: io::Error) -> io::Result<Vec<u8>> {
     match error.kind() {
-        io::ErrorKind::InvalidData => Ok(()),
+        io::ErrorKind::InvalidData => Ok(Vec::new()),
         _ => Err(error),
     }
 }
@@ -214,8 +232,8 @@ pub async fn run(settings: Settings, gate: watch::Sender<Verdict>) -> Infallible
 
 async fn probe_all(settings: &Settings) -> Result<(), String> {
     for check in &settings.checks {
-        match timeout(settings.timeout, check.probe()).await {
-            Ok(Ok(())) => {}
+        match timeout(settings.timeout, check.probe(1)).await {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(format!("{check}: {}", plain_io(&error))),
             Err(_) => return Err(format!("{check}: no answer in time")),
         }

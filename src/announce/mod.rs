@@ -1,6 +1,7 @@
 //! Keeps one host announced: the shell that does what the state machine in [`state`] says.
 
 mod any_certificate;
+pub mod formed;
 pub mod gate;
 mod report;
 pub mod state;

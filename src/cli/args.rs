@@ -8,7 +8,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
 use super::feeds::Feeds;
-use super::values::{count, duration, host, log_filter, port, prefix, ttl};
+use super::values::{count, duration, expect, host, log_filter, port, prefix, ttl};
 use crate::{announcement::Port, host::Host, render::Format};
 
 /// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
@@ -25,9 +25,9 @@ Exit codes:
   1    unexpected
   2    a flag or variable is rejected
   3    status: the host is not announced
-  69   etcd unavailable in time, --wait-for not met, or a withdrawal not confirmed
+  69   etcd unavailable in time, --wait-for or --expect not met, or a withdrawal not confirmed
   77   etcd refused us: login or permission (announce and watch try on instead)
-  78   a file or the host's state is unusable
+  78   a file or the host's state is unusable, or bootstrap needs a human
   128+n  ended by signal n (announce and watch: by the second one)";
 
 // A variable beside each flag would make `--help` twice as wide as a terminal.
@@ -55,6 +55,9 @@ pub(super) enum Verb {
     /// Follow the announced hosts until SIGTERM or SIGINT: print them at each change
     #[command(after_help = READER_VARIABLES)]
     Watch(Watch),
+    /// Agree, once per cluster, on the nodes that may elect the first master
+    #[command(after_help = READER_VARIABLES)]
+    Bootstrap(Bootstrap),
     /// Show who is announced, under which lease; with a host, check its health
     #[command(after_help = READER_VARIABLES)]
     Status(Status),
@@ -131,6 +134,45 @@ pub(super) struct Hosts {
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub connection: Connection,
+}
+
+// No variables of its own, as those that read.
+#[derive(Debug, Args)]
+pub(super) struct Bootstrap {
+    /// How many nodes may elect, the same on each; 0: none, and etcd is not asked
+    #[arg(long, value_name = "N", required_unless_present_any = ["show", "reset"], value_parser = expect)]
+    pub expect: Option<u32>,
+    /// This node's node.name in CrateDB
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["show", "reset"], value_parser = host)]
+    pub node_name: Option<Host>,
+    /// Longest time to the answer
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub timeout: Duration,
+    /// text (the names, or nothing) or env (CRATE_BOOTSTRAP_FLAGS=)
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: BootstrapFormat,
+    /// Replace this file instead of printing; without an answer it names nobody
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show what is stored
+    #[arg(long, conflicts_with_all = ["expect", "node_name", "output", "reset"])]
+    pub show: bool,
+    /// Forget list and cluster; refused while anybody is announced
+    #[arg(long, conflicts_with_all = ["expect", "node_name", "output"])]
+    pub reset: bool,
+    /// Confirm --reset
+    #[arg(long, requires = "reset")]
+    pub yes: bool,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum BootstrapFormat {
+    #[default]
+    Text,
+    Env,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ use crate::{
     etcd,
     feeds::Feeds,
     host::Host,
-    verbs::{hosts, watch},
+    verbs::{bootstrap, hosts, watch},
 };
 
 /// A command line that was understood, or what to say instead.
@@ -68,6 +68,8 @@ pub enum Verb {
     Hosts(hosts::Options),
     /// `watch`.
     Watch(watch::Options),
+    /// `bootstrap`.
+    Bootstrap(bootstrap::Options),
     /// `status`.
     Status(Status),
 }
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 29] = [
+    const FLAGS: [&str; 32] = [
         "--host",
         "--http",
         "--transport",
@@ -177,13 +179,16 @@ mod tests {
         "--srv",
         "--srv-name",
         "--hold",
+        "--expect",
+        "--node-name",
+        "--timeout",
     ];
 
     proptest! {
         #[test]
         fn any_value_of_any_flag_is_taken_or_rejected_in_words(
             flags in proptest::collection::vec((0..FLAGS.len(), ".{0,40}"), 0..5),
-            verb in "announce|hosts|watch|status",
+            verb in "announce|hosts|watch|bootstrap|status",
         ) {
             let values = flags.iter().map(|(flag, value)| format!("{}={value}", FLAGS[*flag]));
             let line = ["crate-discovery".to_owned(), verb].into_iter().chain(values);

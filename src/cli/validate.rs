@@ -12,7 +12,7 @@ use crate::{
         parse_endpoints,
     },
     host::Host,
-    verbs::{hosts, watch},
+    verbs::{bootstrap, hosts, watch},
 };
 
 /// `--timeout` of `hosts --wait-for`.
@@ -65,6 +65,36 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
         args::Verb::Watch(args::Watch { format, port, exclude, output, feeds, connection }) => {
             let feeds = feeds.validate()?;
             (connection, Verb::Watch(watch::Options { format, port, exclude, output, feeds }))
+        }
+        args::Verb::Bootstrap(args::Bootstrap {
+            expect,
+            node_name,
+            timeout,
+            format,
+            output,
+            show,
+            reset,
+            yes,
+            connection,
+        }) => {
+            let options = match (expect, node_name) {
+                _ if show => bootstrap::Options::Show,
+                _ if reset && yes => bootstrap::Options::Reset(timeout),
+                _ if reset => {
+                    return Err(
+                        "\"--reset\" is given without \"--yes\": it forgets who was to elect the first \
+                                master, and that the cluster has formed"
+                            .to_owned(),
+                    );
+                }
+                (Some(expect), Some(name)) => {
+                    let env = format == args::BootstrapFormat::Env;
+                    bootstrap::Options::Agree(bootstrap::Agree { expect, name, within: timeout, env, output })
+                }
+                // Clap asks for both.
+                _ => return Err("\"--expect\" and \"--node-name\" are missing: allowed is both".to_owned()),
+            };
+            (connection, Verb::Bootstrap(options))
         }
         args::Verb::Status(args::Status { format, host, own, connection }) => {
             let own_host = if own { Some(announced_host()?) } else { None };

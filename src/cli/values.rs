@@ -51,6 +51,15 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
     }
 }
 
+/// How many nodes may elect the first master. Each is two comparisons of one transaction, and etcd
+/// takes 128 (`--max-txn-ops`).
+pub(super) fn expect(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 0..=50) => Ok(count),
+        _ => Err("allowed is a number from 0 to 50".to_owned()),
+    }
+}
+
 /// A host or address.
 pub(super) fn host(text: &str) -> Result<Host, String> {
     text.parse().map_err(|e: crate::host::InvalidHost| e.to_string())
@@ -180,7 +189,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
-            let _ = (duration(&text), ttl(&text), port(&text), count(&text), host(&text), prefix(&text), log_filter(&text));
+            let _ = (duration(&text), ttl(&text), port(&text), count(&text), expect(&text), host(&text), prefix(&text), log_filter(&text));
             let _ = (srv_address(&text), srv_name(&text));
         }
     }

@@ -128,6 +128,11 @@ impl Connection {
         self.holds_lease = holds_lease;
     }
 
+    /// Logs nothing of outages and refusals: somebody else does.
+    pub(super) fn silence(&mut self) {
+        self.outage.silence();
+    }
+
     pub(super) fn contact(&self) -> &Rc<Contact> {
         &self.contact
     }

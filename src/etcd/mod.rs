@@ -8,6 +8,7 @@ pub mod credentials;
 mod endpoint;
 mod error;
 mod follow;
+mod freeze;
 mod lease;
 mod list;
 mod outage;
@@ -30,6 +31,7 @@ pub use self::{
     connection::Options,
     endpoint::parse_endpoints,
     error::Error,
+    freeze::{Bootstrap, FormedMark},
     lease::{LeaseId, Ttl},
     outage::{Contact, Failure},
     own_key::{Claimed, Content, OwnKey, Sight},
@@ -103,5 +105,15 @@ impl Registry {
     pub fn own_key(mut self, host: &Host, announcement: &Announcement, ttl: Duration) -> OwnKey {
         self.connection.set_ttl(ttl);
         OwnKey::new(self.connection, format!("{}/{host}", self.prefix), announcement.to_json(), ttl)
+    }
+
+    /// What is stored for the first election.
+    pub fn bootstrap(self) -> Bootstrap {
+        Bootstrap::new(self.connection, &self.prefix)
+    }
+
+    /// What says that the cluster has formed, for `by` to say it.
+    pub fn formed_mark(self, by: &Host) -> FormedMark {
+        FormedMark::new(self.connection, &self.prefix, by)
     }
 }

@@ -76,20 +76,27 @@ pub(super) struct Outage {
     failures: usize,
     /// The refusal that was said, and when.
     refused: Option<(String, Instant)>,
+    /// Nothing is said.
+    silent: bool,
 }
 
 impl Outage {
+    /// Says nothing from now on.
+    pub(super) fn silence(&mut self) {
+        self.silent = true;
+    }
+
     /// An answer came: an outage, if there was one, is over.
     pub(super) fn answered(&mut self, endpoint: &str) {
         self.failures = 0;
-        if !std::mem::take(&mut self.left).is_empty() {
+        if !std::mem::take(&mut self.left).is_empty() && !self.silent {
             info!(endpoint, "etcd answers again");
         }
     }
 
     /// Etcd did what it may have refused before.
     pub(super) fn accepted(&mut self, endpoint: &str) {
-        if self.refused.take().is_some() {
+        if self.refused.take().is_some() && !self.silent {
             info!(endpoint, "etcd accepts again");
         }
     }
@@ -99,12 +106,12 @@ impl Outage {
         // A certificate is the operator's to replace: said even where the outage began otherwise.
         let certificate = reason.contains("certificate");
         let said = self.left.iter().any(|(left, said)| *left == current && (*said || !certificate));
-        if !said {
+        if !said && !self.silent {
             self.left.push((current, certificate));
             warn!(endpoint, reason, "endpoint left");
         }
         self.failures += 1;
-        if self.failures == endpoints {
+        if self.failures == endpoints && !self.silent {
             warn!(endpoints, "no endpoint of etcd answers");
         }
         self.failures.is_multiple_of(endpoints)
@@ -112,6 +119,9 @@ impl Outage {
 
     /// Etcd answered no, or a file that is needed to ask it cannot be used.
     pub(super) fn refused(&mut self, endpoint: &str, user: &str, error: &Error) {
+        if self.silent {
+            return;
+        }
         let (now, reason) = (Instant::now(), error.to_string());
         if let Some((said, at)) = &self.refused
             && *said == reason

@@ -1,0 +1,56 @@
+//! Says beside the announcer, and never in its way, that the cluster has formed: from then on
+//! `bootstrap` hands out no first masters any more.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info};
+
+use super::gate;
+use crate::etcd::{Error, FormedMark};
+
+/// How often it is looked whether it still stands there. A reset that a new cluster follows, and a
+/// store that lost its data, are healed by it.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// Between two tries where etcd does not answer, or refuses a login; the connection adds its own.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Waits until an HTTP check is answered with 200 and then says so, again and again; a permission
+/// that is missing ends that, said once. Without a `mark`, as where no check is one of HTTP, it does
+/// nothing. Safe to drop.
+pub async fn tell(mark: Option<FormedMark>, gate: gate::Settings) -> Infallible {
+    let Some(mut mark) = mark else { return std::future::pending().await };
+    loop {
+        until_200(&gate).await;
+        match mark.put().await {
+            Ok(true) => info!(key = mark.key(), "the cluster has formed"),
+            Ok(false) => debug!(key = mark.key(), "the cluster had formed"),
+            Err(Error::Refused(reason)) if reason.contains("permission denied") => {
+                info!(
+                    key = mark.key(),
+                    reason, "cannot say that the cluster has formed: bootstrap will not know"
+                );
+                return std::future::pending().await;
+            }
+            Err(error) => {
+                debug!(%error, "failed to say that the cluster has formed");
+                sleep(PAUSE).await;
+                continue;
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn until_200(gate: &gate::Settings) {
+    let mut ticks = interval(gate.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for check in gate.checks.iter().filter(|check| check.is_http()) {
+            if timeout(gate.timeout, check.answers_200()).await == Ok(true) {
+                return;
+            }
+        }
+    }
+}

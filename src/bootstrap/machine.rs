@@ -1,0 +1,78 @@
+//! Which machine this is, so that a node that was started again is told from another of its name.
+
+use std::{fmt, fs};
+
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+/// The operating system's id of this machine (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
+/// The kernel's id of this boot: the same in every container of a machine, until that is booted again.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// What the id is mixed with, for our use alone.
+const OURS: &[u8] = b"crate-discovery bootstrap";
+
+/// A machine, as 32 hex digits that mean nothing elsewhere.
+///
+/// Derived from the machine's id as machine-id(5) asks of whatever leaves the machine: hashed with a
+/// key. Ours is HMAC-SHA256, cut to 128 bits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MachineId(String);
+
+/// Neither id of this machine can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this machine has no id: neither {MACHINE_ID} nor {BOOT_ID} holds one")]
+pub struct NoMachineId;
+
+impl MachineId {
+    /// Of the machine we run on: from `/etc/machine-id`, or, where a container has no such file, from
+    /// the id of this boot.
+    ///
+    /// # Errors
+    /// [`NoMachineId`], where `/proc` is missing as well.
+    pub fn of_this_machine() -> Result<Self, NoMachineId> {
+        let read = |path| fs::read_to_string(path).ok().as_deref().and_then(Self::derive);
+        read(MACHINE_ID).or_else(|| read(BOOT_ID)).ok_or(NoMachineId)
+    }
+
+    /// From 32 hex digits, with or without dashes. Anything else, such as the word `uninitialized` of
+    /// an image, is no id.
+    pub fn derive(text: &str) -> Option<Self> {
+        let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, digits.to_ascii_lowercase().as_bytes());
+        let hash = hmac::sign(&key, OURS);
+        Some(Self(hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()))
+    }
+}
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_of_a_machine_is_stable_and_does_not_give_the_machines_own_away() {
+        let own = "3d1219c7c4c5404aaa1f6d2a48adfda4";
+        let derived = MachineId::derive(&format!("{own}\n")).unwrap();
+        // Written down, because a newer release has to recognise what an older one stored.
+        assert_eq!(derived.to_string(), "f165794d426c3833406606f798e5028c");
+        assert_eq!(MachineId::derive("3D1219C7-C4C5-404A-AA1F-6D2A48ADFDA4"), Some(derived));
+    }
+
+    #[test]
+    fn what_is_no_id_gives_none() {
+        for bad in ["", "\n", "uninitialized\n", "3d1219c7", "zd1219c7c4c5404aaa1f6d2a48adfda4"] {
+            assert_eq!(MachineId::derive(bad), None, "{bad:?}");
+        }
+        assert!(MachineId::of_this_machine().is_ok(), "Linux always has one");
+    }
+}

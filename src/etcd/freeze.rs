@@ -1,0 +1,306 @@
+//! What `bootstrap` asks of etcd: all of it at one revision, and each change in one transaction.
+
+use std::{collections::HashSet, time::Duration};
+
+use etcd_client::{
+    Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, Txn, TxnOp,
+    TxnOpResponse,
+};
+use tracing::{debug, warn};
+
+use super::{
+    connection::Connection,
+    error::Error,
+    lease::{self, KeepAlive, LeaseId},
+};
+use crate::{
+    bootstrap::{Candidate, Change, Condition, List, Registered, View},
+    host::Host,
+    text::decode,
+};
+
+/// How long a candidate that died goes on counting. Several looks, and an election of etcd's, fit
+/// into it.
+const TTL: Duration = Duration::from_secs(10);
+/// Longest wait for the end of our lease when we leave; it ends by itself soon enough.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// The keys beside a prefix, none of which begins with `<prefix>/`.
+#[derive(Debug)]
+struct Keys {
+    prefix: String,
+    directory: String,
+}
+
+impl Keys {
+    fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), directory: format!("{prefix}.meta/bootstrap/") }
+    }
+
+    fn candidates(&self) -> String {
+        format!("{}candidates/", self.directory)
+    }
+
+    fn candidate(&self, name: &Host) -> String {
+        format!("{}candidates/{name}", self.directory)
+    }
+
+    fn list(&self) -> String {
+        format!("{}list", self.directory)
+    }
+
+    fn formed(&self) -> String {
+        format!("{}formed", self.directory)
+    }
+
+    /// From the first key under the prefix to the one after the last: "0" follows "/".
+    fn announcements(&self) -> (String, String) {
+        (format!("{}/", self.prefix), format!("{}0", self.prefix))
+    }
+
+    fn compare(&self, condition: &Condition) -> Vec<Compare> {
+        let unchanged = |key: String, revision: i64| Compare::mod_revision(key, CompareOp::Equal, revision);
+        match condition {
+            Condition::Candidate(name, revision, lease) => {
+                let key = self.candidate(name);
+                let lease = Compare::lease(key.as_str(), CompareOp::Equal, lease.map_or(0, LeaseId::get));
+                vec![unchanged(key, *revision), lease]
+            }
+            Condition::List(revision) => vec![unchanged(self.list(), *revision)],
+            Condition::Formed(revision) => vec![unchanged(self.formed(), *revision)],
+            // Etcd compares every key of a range, and a key that is absent where there is none
+            // (server/etcdserver/apply.go, `applyCompare`): true of an empty range alone.
+            Condition::NobodyAnnounced => {
+                let (from, end) = self.announcements();
+                vec![Compare::create_revision(from, CompareOp::Equal, 0).with_range(end)]
+            }
+        }
+    }
+}
+
+/// What is stored for the first election under one prefix, and a connection to it.
+#[derive(Debug)]
+pub struct Bootstrap {
+    connection: Connection,
+    keys: Keys,
+    /// Under which our candidate is registered, or is to be.
+    session: Option<LeaseId>,
+    /// The session was granted, as far as we know.
+    granted: bool,
+    /// Keys that were warned about, so that each is once.
+    warned: HashSet<Vec<u8>>,
+}
+
+impl Bootstrap {
+    pub(super) fn new(mut connection: Connection, prefix: &str) -> Self {
+        connection.set_ttl(TTL);
+        let keys = Keys::new(prefix);
+        Self { connection, keys, session: None, granted: false, warned: HashSet::new() }
+    }
+
+    /// The lease of our candidate, if there is one.
+    pub fn session(&self) -> Option<LeaseId> {
+        self.session
+    }
+
+    /// Reads everything at one revision, linearizably, and renews our lease side by side; a lease that
+    /// is gone is forgotten.
+    ///
+    /// # Errors
+    /// See [`Error`]; a read that failed is never an empty view. Safe to drop.
+    pub async fn look(&mut self) -> Result<View, Error> {
+        let (from, end) = self.keys.announcements();
+        let all = GetOptions::new().with_prefix();
+        let any = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
+        let read = Txn::new()
+            .and_then([TxnOp::get(self.keys.directory.as_str(), Some(all)), TxnOp::get(from, Some(any))]);
+        let session = self.session.filter(|_| self.granted);
+        let (living, answer) = self
+            .connection
+            .call(async |client: Client| {
+                let renewed = async {
+                    match session {
+                        Some(session) => match KeepAlive::start(client.clone(), session).await {
+                            Ok(_) => Ok(true),
+                            Err(Error::LeaseNotFound) => Ok(false),
+                            Err(error) => Err(error),
+                        },
+                        None => Ok(true),
+                    }
+                };
+                let mut reader = client.clone();
+                let read = async { Ok(reader.txn(read).await?) };
+                tokio::try_join!(renewed, read)
+            })
+            .await?;
+        self.connection.accepted();
+        if !living {
+            debug!(lease = ?self.session, "our lease is gone");
+            self.forget();
+        }
+        let mut ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
+            TxnOpResponse::Get(range) => Some(range),
+            _ => None,
+        });
+        let (Some(stored), Some(announced)) = (ranges.next(), ranges.next()) else {
+            return Err(Error::Unavailable("the answer lacks what was asked for".to_owned()));
+        };
+        Ok(self.view(&stored, &announced))
+    }
+
+    fn view(&mut self, stored: &GetResponse, announced: &GetResponse) -> View {
+        let mut view =
+            View { announced: announced.kvs().first().map(|kv| decode(kv.key())), ..View::default() };
+        let (candidates, list, formed) = (self.keys.candidates(), self.keys.list(), self.keys.formed());
+        for kv in stored.kvs() {
+            if kv.key() == list.as_bytes() {
+                let read = serde_json::from_slice::<List>(kv.value()).map_err(|e| e.to_string());
+                view.list = Some((kv.mod_revision(), read));
+            } else if kv.key() == formed.as_bytes() {
+                view.formed = Some((kv.mod_revision(), decode(kv.value())));
+            } else if let Some(name) = kv.key().strip_prefix(candidates.as_bytes()) {
+                match candidate(name, kv) {
+                    Ok(candidate) => view.candidates.push(candidate),
+                    Err(reason) if self.warned.insert(kv.key().to_owned()) => {
+                        warn!(key = decode(kv.key()), reason, "skipped a key that is no candidate");
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        view.candidates.sort_unstable_by_key(|candidate| candidate.create_revision);
+        view
+    }
+
+    /// Makes `change` for `me`, if all of `conditions` hold. Gives whether it was made. The lease of a
+    /// candidate is granted first, under the id that was asked for before if there is one.
+    ///
+    /// # Errors
+    /// See [`Error`]. On [`Error::Unavailable`], or when dropped, whether it was made is unknown.
+    pub async fn change(
+        &mut self,
+        change: &Change,
+        me: Option<&Candidate>,
+        conditions: &[Condition],
+    ) -> Result<bool, Error> {
+        let operations = match (change, me) {
+            (Change::Register, Some(me)) => {
+                let session = self.grant().await?;
+                let options = PutOptions::new().with_lease(session.get());
+                vec![TxnOp::put(self.keys.candidate(&me.name), json(&me.said), Some(options))]
+            }
+            // Nobody to register.
+            (Change::Register, None) => return Ok(false),
+            (Change::Freeze(list), _) => vec![TxnOp::put(self.keys.list(), json(list), None)],
+            (Change::Reset, _) => {
+                let all = DeleteOptions::new().with_prefix();
+                vec![TxnOp::delete(self.keys.directory.as_str(), Some(all))]
+            }
+        };
+        let compares: Vec<Compare> =
+            conditions.iter().flat_map(|condition| self.keys.compare(condition)).collect();
+        let txn = Txn::new().when(compares).and_then(operations);
+        let answer = self.connection.call(async |mut client: Client| Ok(client.txn(txn).await?)).await;
+        match answer {
+            Ok(answer) => {
+                self.connection.accepted();
+                Ok(answer.succeeded())
+            }
+            Err(Error::LeaseNotFound) => {
+                self.forget();
+                Ok(false)
+            }
+            // Nothing was done. The next look logs in anew.
+            Err(Error::StaleLogin(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Grants the lease of our candidate, and the same one again where the answer was lost.
+    async fn grant(&mut self) -> Result<LeaseId, Error> {
+        let session = *self.session.get_or_insert_with(LeaseId::random);
+        if !self.granted {
+            match self.connection.call(|client| lease::grant(client, session, TTL)).await {
+                Ok(_) | Err(Error::LeaseExists) => self.granted = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(session)
+    }
+
+    fn forget(&mut self) {
+        (self.session, self.granted) = (None, false);
+    }
+
+    /// Ends our lease, and the candidate with it, if etcd answers at once: otherwise it ends by
+    /// itself.
+    pub async fn leave(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        self.connection.hurry(LEAVE);
+        let revoked = self.connection.call(|client| lease::revoke(client, session));
+        match tokio::time::timeout(LEAVE, revoked).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(%error, "the candidate ends with its lease"),
+            Err(_) => debug!("the candidate ends with its lease"),
+        }
+    }
+}
+
+/// Says, once for everybody, that the cluster has formed.
+#[derive(Debug)]
+pub struct FormedMark {
+    connection: Connection,
+    key: String,
+    by: String,
+}
+
+impl FormedMark {
+    pub(super) fn new(mut connection: Connection, prefix: &str, by: &Host) -> Self {
+        // Whoever announces has a connection of its own that says how etcd is.
+        connection.silence();
+        Self { connection, key: Keys::new(prefix).formed(), by: by.to_string() }
+    }
+
+    /// The key, `<prefix>.meta/bootstrap/formed`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Puts the key unless it is there. Gives whether it was absent.
+    ///
+    /// # Errors
+    /// See [`Error`]; to be tried again until it is answered. Safe to drop.
+    pub async fn put(&mut self) -> Result<bool, Error> {
+        let (key, by) = (self.key.as_str(), self.by.as_str());
+        let put = Txn::new()
+            .when([Compare::create_revision(key, CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(key, by, None)]);
+        let answer = self
+            .connection
+            .call(async |mut client: Client| {
+                // It is there already nearly always, and a read costs etcd no raft write.
+                let there = client.get(key, Some(GetOptions::new().with_keys_only())).await?;
+                if there.kvs().is_empty() { Ok(client.txn(put).await?.succeeded()) } else { Ok(false) }
+            })
+            .await?;
+        self.connection.accepted();
+        Ok(answer)
+    }
+}
+
+fn candidate(name: &[u8], kv: &KeyValue) -> Result<Registered, String> {
+    let name = std::str::from_utf8(name).map_err(|_| "the name is not UTF-8".to_owned())?;
+    let name = name.parse().map_err(|e| format!("the name is invalid: {e}"))?;
+    let said = serde_json::from_slice(kv.value()).map_err(|e| format!("the value is invalid: {e}"))?;
+    Ok(Registered {
+        candidate: Candidate { name, said },
+        create_revision: kv.create_revision(),
+        mod_revision: kv.mod_revision(),
+        lease: LeaseId::from_etcd(kv.lease()),
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    // Numbers and strings always serialize; an empty value would be read as junk, not trusted.
+    serde_json::to_string(value).unwrap_or_default()
+}
