@@ -97,7 +97,11 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
         Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }) => {
             let host = own_host_or_default(host)?;
             let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
-            let feeding = feeds::follow(feeds, || Registry::new(etcd.clone(), prefix.clone()), feeds_stopped).await?;
+            let connect = {
+                let (etcd, prefix) = (etcd.clone(), prefix.clone());
+                || Registry::new(etcd, prefix)
+            };
+            let feeding = feeds::follow(feeds, connect, feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(

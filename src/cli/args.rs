@@ -139,7 +139,7 @@ pub(super) struct Hosts {
 // No variables of its own, as those that read.
 #[derive(Debug, Args)]
 pub(super) struct Bootstrap {
-    /// How many nodes may elect, the same on each; 0: none, and etcd is not asked
+    /// How many nodes may elect, the same on each; 0 is none: etcd is not asked
     #[arg(long, value_name = "N", required_unless_present_any = ["show", "reset"], value_parser = expect)]
     pub expect: Option<u32>,
     /// This node's node.name in CrateDB
@@ -148,12 +148,15 @@ pub(super) struct Bootstrap {
     /// Longest time to the answer
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
-    /// text (the names, or nothing) or env (CRATE_BOOTSTRAP_FLAGS=)
+    /// text (the names) or env (CRATE_BOOTSTRAP_FLAGS=)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: BootstrapFormat,
     /// Replace this file instead of printing; without an answer it names nobody
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Name nobody and exit 0 when etcd cannot be read
+    #[arg(long, requires = "expect")]
+    pub allow_unavailable: bool,
     /// Show what is stored
     #[arg(long, conflicts_with_all = ["expect", "node_name", "output", "reset"])]
     pub show: bool,

@@ -72,6 +72,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             timeout,
             format,
             output,
+            allow_unavailable,
             show,
             reset,
             yes,
@@ -89,7 +90,9 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                 }
                 (Some(expect), Some(name)) => {
                     let env = format == args::BootstrapFormat::Env;
-                    bootstrap::Options::Agree(bootstrap::Agree { expect, name, within: timeout, env, output })
+                    let within = timeout;
+                    let agree = bootstrap::Agree { expect, name, within, env, output, allow_unavailable };
+                    bootstrap::Options::Agree(agree)
                 }
                 // Clap asks for both.
                 _ => return Err("\"--expect\" and \"--node-name\" are missing: allowed is both".to_owned()),

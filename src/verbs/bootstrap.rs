@@ -45,6 +45,9 @@ pub struct Agree {
     pub env: bool,
     /// The file to replace, instead of printing.
     pub output: Option<PathBuf>,
+    /// Name nobody, and succeed, when etcd cannot be read. Too few candidates are a failure all the same: a node that
+    /// started without the others would be announced, and everybody would then join a cluster that nobody elects.
+    pub allow_unavailable: bool,
 }
 
 /// There was no agreement.
@@ -97,7 +100,7 @@ pub async fn run(
 }
 
 async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
-    let Agree { expect, name, within, env, output } = options;
+    let Agree { expect, name, within, env, output, allow_unavailable } = options;
     let output = output.map(|path| Target { option: "--output", path, how: How::Replace });
     if let Some(file) = &output {
         // Before anything can go wrong or end us.
@@ -109,7 +112,16 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     } else {
         let machine = MachineId::of_this_machine()?;
         let me = Candidate { name, said: Said { expect, machine } };
-        Some(ask(stored, &me, within).await?)
+        match ask(stored, &me, within).await {
+            Err(error) if allow_unavailable && error.downcast_ref().is_some_and(is_unreadable) => {
+                warn!(
+                    reason = format!("{error:#}"),
+                    "etcd cannot be read: nobody is to elect the first master"
+                );
+                None
+            }
+            other => Some(other?),
+        }
     };
     match &answer {
         Some(Answer::Elect(list)) => info!(%list, "these may elect the first master"),
@@ -175,6 +187,11 @@ async fn look(stored: &mut Bootstrap) -> Result<View, Error> {
         Err(Error::StaleLogin(_)) => stored.look().await,
         other => other,
     }
+}
+
+/// A file of ours that cannot be used is no fault of etcd's.
+fn is_unreadable(error: &Error) -> bool {
+    !matches!(error, Error::Unusable(_))
 }
 
 fn is_final(error: &Error) -> bool {

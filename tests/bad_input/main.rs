@@ -86,6 +86,7 @@ fn every_bad_input_is_one_sentence_and_the_right_code() {
 
     let mut rows = table::values();
     rows.extend(table::flags());
+    rows.extend(table::bootstrap_flags());
     rows.extend(table::variables());
     rows.extend(table::files(&dir));
     rows.extend(table::default_hosts());

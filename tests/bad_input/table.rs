@@ -135,7 +135,61 @@ pub fn values() -> Vec<Row> {
         .chain(hosts.iter().map(|(flag, bad)| value("hosts", flag, bad)))
         .chain(watch.iter().map(|(flag, bad)| value("watch", flag, bad)))
         .chain(status.iter().map(|(flag, bad)| value("status", flag, bad)))
+        .chain(bootstrap_values().into_iter().map(|(flag, bad)| value("bootstrap", flag, bad)))
         .collect()
+}
+
+fn bootstrap_values() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("--expect", "-1"),
+        ("--expect", "51"),
+        ("--expect", "three"),
+        ("--expect", "1.5"),
+        ("--node-name", "a,b"),
+        ("--node-name", "a b"),
+        ("--node-name", "-Cfoo=bar"),
+        ("--node-name", "a\nb"),
+        ("--node-name", "$(id)"),
+        ("--timeout", "0"),
+        ("--timeout", "1m30s"),
+        ("--format", "csv"),
+    ]
+}
+
+pub fn bootstrap_flags() -> Vec<Row> {
+    let agree = |args: &[&str], code: i32, says: &[&str]| {
+        row(
+            "bootstrap",
+            &[&["--expect", "3", "--node-name", "a", "--timeout", "300ms"], args].concat(),
+            code,
+            says,
+        )
+    };
+    let bootstrap = |args: &[&str], code: i32, says: &[&str]| row("bootstrap", args, code, says);
+    vec![
+        bootstrap(&[], 2, &["--expect", "--node-name"]),
+        bootstrap(&["--expect", "3"], 2, &["--node-name"]),
+        bootstrap(&["--node-name", "a"], 2, &["--expect"]),
+        bootstrap(&["--expect", "", "--node-name", "a"], 2, &["\"--expect\"", "allowed"]),
+        bootstrap(&["--expect", "3", "--node-name", ""], 2, &["\"--node-name\"", "allowed"]),
+        bootstrap(&["--reset"], 2, &["\"--reset\"", "\"--yes\""]),
+        bootstrap(&["--yes"], 2, &["--reset"]),
+        bootstrap(&["--show", "--reset", "--yes"], 2, &["--show", "--reset"]),
+        agree(&["--show"], 2, &["--show"]),
+        agree(&["--reset", "--yes"], 2, &["--reset"]),
+        agree(&["--output", ""], 2, &["--output"]),
+        agree(&["--output", "/missing/file"], 78, &["\"--output\"", "/missing/file"]),
+        agree(
+            &["--cacert", "/missing/ca.pem", "--endpoints", "https://127.0.0.1:1"],
+            78,
+            &["/missing/ca.pem"],
+        ),
+        agree(&[], 69, &["failed to agree on the first masters", "127.0.0.1:1", "refused"]),
+        bootstrap(&["--show"], 69, &["failed to read from etcd", "refused"]),
+        bootstrap(&["--reset", "--yes", "--timeout", "300ms"], 69, &["failed to reset", "refused"]),
+        // No variable: a leftover one must not decide who may elect.
+        bootstrap(&["--node-name", "a"], 2, &["--expect"]).env("CRATE_DISCOVERY_EXPECT", "3"),
+    ]
 }
 
 pub fn flags() -> Vec<Row> {

@@ -23,6 +23,7 @@
 //! takes some GB.
 
 mod announcer;
+mod bootstrap;
 mod changes;
 mod etcd;
 mod explore;
