@@ -8,8 +8,13 @@ use crate::{
 };
 
 /// What stays the same in the flags of each start.
-const FLAGS: [&str; 3] =
-    ["-Ctransport.tcp.port=4300", "-Chttp.port=4200", "-Cdiscovery.seed_providers=settings"];
+const FLAGS: [&str; 5] = [
+    "-Ctransport.tcp.port=4300",
+    "-Chttp.port=4200",
+    "-Cdiscovery.seed_providers=srv",
+    "-Cdiscovery.srv.query=_crate._tcp.crate.local",
+    "-Cdiscovery.srv.resolver=127.0.0.1:5399",
+];
 
 #[test]
 fn second_node_is_given_the_first_ones_address_and_the_first_none() {

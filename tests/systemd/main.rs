@@ -6,6 +6,7 @@ mod support;
 
 mod cluster;
 mod failures;
+mod formation;
 mod host;
 mod lifecycle;
 mod settings;
