@@ -7,7 +7,7 @@ use crate::{
     support::{
         DEFAULT_VALUE, SLACK,
         engine::run_docker,
-        key_of,
+        eventually, key_of,
         observer::{Event, Observer},
         stays,
     },
@@ -63,6 +63,35 @@ fn nodes_that_stop_die_or_are_replaced_leave_and_return_without_a_hand_on_the_si
     project.compose(&["up", "--detach", "--no-deps", "crate1"]);
     observer.next_put(&key_of("crate1"), delete.revision, COMPOSE_PATIENCE);
     assert_eq!(unmoved(&project), before);
+}
+
+/// Waits until each node has been told of all three by its sidekick.
+#[track_caller]
+fn all_know_all(project: &Project) {
+    let all = "knows crate1:4300,crate2:4300,crate3:4300";
+    for node in NODES {
+        eventually(&format!("{node} knows the other two"), COMPOSE_PATIENCE, || {
+            match project.said(node, all).len() {
+                0 => Err(run_docker(&["logs", &project.container(node)])),
+                _ => Ok(()),
+            }
+        });
+    }
+}
+
+#[test]
+fn nodes_started_at_once_or_one_after_the_other_all_know_each_other() {
+    all_know_all(&Project::up());
+    for order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
+        let services = order.map(|number| format!("sidekick{number}"));
+        let project = Project::up_with(&[&services[0]]);
+        let observer = project.observer();
+        observer.next_put(&key_of(&format!("crate{}", order[0])), 0, COMPOSE_PATIENCE);
+        for service in &services[1..] {
+            project.compose(&["up", "--detach", service]);
+        }
+        all_know_all(&project);
+    }
 }
 
 #[test]

@@ -23,21 +23,29 @@ const ETCD_IMAGE: &str = "crate-discovery-test/etcd";
 pub struct Project {
     name: String,
     ports: [String; 2],
+    subnet: String,
     // One at a time on two cores.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Project {
-    /// `up --detach`.
+    /// `up --detach`, of all services.
     pub fn up() -> Self {
+        Self::up_with(&[])
+    }
+
+    /// `up --detach`, of these services and those they depend on.
+    pub fn up_with(services: &[&str]) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         // Whoever failed has taken his project down.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         engine_answers();
         images();
         let ports = [free_port(), free_port()].map(|port| port.to_string());
-        let project = Self { name: unique("p"), ports, _turn: turn };
-        project.compose(&["up", "--detach"]);
+        // Not the default one: somebody may use the compose file on this very machine.
+        let subnet = format!("172.31.{}", fastrand::u8(1..240));
+        let project = Self { name: unique("p"), ports, subnet, _turn: turn };
+        project.compose(&[&["up", "--detach"], services].concat());
         project
     }
 
@@ -57,6 +65,7 @@ impl Project {
             .args(args)
             .envs([("CRATE_IMAGE", CRATE_IMAGE), ("ETCD_IMAGE", ETCD_IMAGE)])
             .env("CRATE_DISCOVERY_IMAGE", sidekick_image())
+            .env("SUBNET", &self.subnet)
             .envs([("CRATE_HTTP_PORT", &self.ports[0]), ("CRATE_PSQL_PORT", &self.ports[1])])
             .stdin(Stdio::null());
         command

@@ -128,11 +128,13 @@ fn settings(arguments: &[String]) -> BTreeMap<String, String> {
     settings
 }
 
-/// What `PropertyPlaceholder` makes of a value that is one placeholder, which is all we use.
+/// What `PropertyPlaceholder` makes of a value that begins with a placeholder, which is all we use.
 fn substituted(value: &str) -> String {
-    match value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
-        Some(name) => std::env::var(name)
-            .unwrap_or_else(|_| fail(1, &format!("could not resolve placeholder '{name}'"))),
+    match value.strip_prefix("${").and_then(|rest| rest.split_once('}')) {
+        Some((name, rest)) => match std::env::var(name) {
+            Ok(set) => set + rest,
+            Err(_) => fail(1, &format!("could not resolve placeholder '{name}'")),
+        },
         None => value.to_owned(),
     }
 }
