@@ -7,7 +7,7 @@ use crate::{
     bootstrap::{NoMachineId, Obstacle},
     etcd,
     host::UnusableDefault,
-    publish::{file::UnwritableFile, srv::UnusableAddress},
+    publish::file::UnwritableFile,
     verbs::{
         bootstrap::{NotAgreed, StillAnnounced},
         hosts::TooFew,
@@ -53,7 +53,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         });
     }
     let of_host = cause.is::<UnusableDefault>() || cause.is::<NoMachineId>() || cause.is::<StillAnnounced>();
-    if cause.is::<UnwritableFile>() || cause.is::<UnusableAddress>() || of_host {
+    if cause.is::<UnwritableFile>() || of_host {
         return Some(UNUSABLE);
     }
     if cause.is::<NotAnnounced>() {

@@ -9,9 +9,9 @@ use crate::{
     announcement::Port,
     etcd::{Error, Registry},
     publish::{
-        file::{How, Target},
+        file::{How, Target, UnwritableFile},
         keep::keep,
-        srv::{Server, name::ServiceName},
+        srv::{self, name::ServiceName},
     },
     snapshot::{Snapshot, Snapshots},
 };
@@ -41,18 +41,13 @@ impl Feeds {
     /// do it says in the log. Safe to drop: everything stays as it is.
     ///
     /// # Errors
-    /// [`UnwritableFile`](crate::publish::file::UnwritableFile), or
-    /// [`UnusableAddress`](crate::publish::srv::UnusableAddress).
-    pub async fn open(self, snapshots: Snapshots) -> anyhow::Result<impl Future<Output = Infallible>> {
+    /// [`UnwritableFile`].
+    pub fn open(self, snapshots: Snapshots) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
         let how = if self.seed_file_in_place { How::InPlace } else { How::Replace };
         let seed_file = self.seed_file.map(|path| Target { option: "--seed-file", path, how });
         if let Some(file) = &seed_file {
             file.create()?;
         }
-        let server = match self.srv {
-            Some(address) => Some(Server::bind(address, self.srv_name).await?),
-            None => None,
-        };
         Ok(async move {
             let file = async {
                 match seed_file {
@@ -61,8 +56,8 @@ impl Feeds {
                 }
             };
             let srv = async {
-                match server {
-                    Some(server) => server.run(snapshots.clone()).await,
+                match self.srv {
+                    Some(address) => srv::serve(address, self.srv_name, snapshots.clone()).await,
                     None => pending().await,
                 }
             };
@@ -79,8 +74,8 @@ impl Feeds {
 /// there is nothing to feed there is no connection either.
 ///
 /// # Errors
-/// At once: what `connect` says, or [`Feeds::open`].
-pub async fn follow(
+/// At once: what `connect` says, or [`UnwritableFile`].
+pub fn follow(
     feeds: Feeds,
     connect: impl FnOnce() -> Result<Registry, Error>,
     stop: impl Future,
@@ -88,7 +83,7 @@ pub async fn follow(
     let hold = feeds.hold;
     let (publish, snapshots) = watch::channel(None);
     let registry = if feeds.is_empty() { None } else { Some(connect()?) };
-    let feeding = feeds.open(snapshots).await?;
+    let feeding = feeds.open(snapshots)?;
     Ok(async move {
         if let Some(registry) = registry {
             tokio::select! {

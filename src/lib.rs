@@ -18,7 +18,7 @@
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
-//! `etcd` uses `bootstrap`, `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
+//! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
 //!
 //! # Words
 //!

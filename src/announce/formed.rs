@@ -4,7 +4,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::gate;
 use crate::etcd::{Error, FormedMark};
@@ -12,25 +12,33 @@ use crate::etcd::{Error, FormedMark};
 /// How often it is looked whether it still stands there. A reset that a new cluster follows, and a
 /// store that lost its data, are healed by it.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
-/// Between two tries where etcd does not answer, or refuses a login; the connection adds its own.
+/// Between two tries where etcd does not answer; the connection adds its own.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries where etcd refuses: the role may be given the permission.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
-/// Waits until an HTTP check is answered with 200 and then says so, again and again; a permission
-/// that is missing ends that, said once. Without a `mark`, as where no check is one of HTTP, it does
+/// Waits until an HTTP check is answered with 200 and then says so, again and again; a refusal is
+/// warned about once, and tried again. Without a `mark`, as where no check is one of HTTP, it does
 /// nothing. Safe to drop.
 pub async fn tell(mark: Option<FormedMark>, gate: gate::Settings) -> Infallible {
     let Some(mut mark) = mark else { return std::future::pending().await };
+    let mut warned = false;
     loop {
         until_200(&gate).await;
         match mark.put().await {
             Ok(true) => info!(key = mark.key(), "the cluster has formed"),
             Ok(false) => debug!(key = mark.key(), "the cluster had formed"),
-            Err(Error::Refused(reason)) if reason.contains("permission denied") => {
-                info!(
-                    key = mark.key(),
-                    reason, "cannot say that the cluster has formed: bootstrap will not know"
-                );
-                return std::future::pending().await;
+            Err(Error::Refused(reason)) => {
+                if !std::mem::replace(&mut warned, true) {
+                    warn!(
+                        key = mark.key(),
+                        reason,
+                        "cannot say that the cluster has formed, and so wiped nodes may elect another one: give our role \
+                         readwrite on this key"
+                    );
+                }
+                sleep(REFUSED_PAUSE).await;
+                continue;
             }
             Err(error) => {
                 debug!(%error, "failed to say that the cluster has formed");

@@ -17,8 +17,24 @@ const OURS: &[u8] = b"crate-discovery bootstrap";
 /// Derived from the machine's id as machine-id(5) asks of whatever leaves the machine: hashed with a
 /// key. Ours is HMAC-SHA256, cut to 128 bits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct MachineId(String);
+
+impl From<MachineId> for String {
+    fn from(machine: MachineId) -> Self {
+        machine.0
+    }
+}
+
+impl TryFrom<String> for MachineId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_hex =
+            text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if is_hex { Ok(Self(text)) } else { Err("the machine is not 32 hex digits") }
+    }
+}
 
 /// Neither id of this machine can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,9 +8,9 @@
 
 mod machine;
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 pub use self::machine::{MachineId, NoMachineId};
 use crate::{etcd::LeaseId, host::Host};
@@ -46,11 +46,22 @@ pub struct Registered {
     pub lease: Option<LeaseId>,
 }
 
-/// The list that was frozen: its JSON value.
+/// The list that was frozen: its JSON value. Names somebody, and nobody twice: CrateDB starts on nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct List {
     /// The first master-eligible nodes, the earliest candidate first.
+    #[serde(deserialize_with = "listed")]
     pub nodes: Vec<Listed>,
+}
+
+fn listed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D::Error> {
+    let nodes = Vec::<Listed>::deserialize(deserializer)?;
+    let names: HashSet<&Host> = nodes.iter().map(|node| &node.name).collect();
+    match (nodes.is_empty(), names.len() == nodes.len()) {
+        (true, _) => Err(D::Error::custom("it names nobody")),
+        (_, false) => Err(D::Error::custom("it names a node twice")),
+        _ => Ok(nodes),
+    }
 }
 
 /// One node of the list.
@@ -76,9 +87,9 @@ pub struct View {
     pub candidates: Vec<Registered>,
     /// The frozen list: the revision that put it, and the list, or why it cannot be read.
     pub list: Option<(i64, Result<List, String>)>,
-    /// The revision that said that the cluster has formed, and who did.
+    /// The revision that said that the cluster has formed, and who did, escaped.
     pub formed: Option<(i64, String)>,
-    /// A key under the prefix, if there is any: somebody is announced.
+    /// A key under the prefix, escaped, if there is any: somebody is announced.
     pub announced: Option<String>,
 }
 

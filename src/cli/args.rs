@@ -154,13 +154,13 @@ pub(super) struct Bootstrap {
     /// Replace this file instead of printing; without an answer it names nobody
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Name nobody and exit 0 when etcd cannot be read
+    /// Wait for the others for ever; --timeout is then for etcd alone
     #[arg(long, requires = "expect")]
-    pub allow_unavailable: bool,
+    pub wait: bool,
     /// Show what is stored
     #[arg(long, conflicts_with_all = ["expect", "node_name", "output", "reset"])]
     pub show: bool,
-    /// Forget list and cluster; refused while anybody is announced
+    /// With all nodes stopped: forget list and cluster
     #[arg(long, conflicts_with_all = ["expect", "node_name", "output"])]
     pub reset: bool,
     /// Confirm --reset

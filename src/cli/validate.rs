@@ -72,7 +72,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             timeout,
             format,
             output,
-            allow_unavailable,
+            wait,
             show,
             reset,
             yes,
@@ -91,7 +91,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                 (Some(expect), Some(name)) => {
                     let env = format == args::BootstrapFormat::Env;
                     let within = timeout;
-                    let agree = bootstrap::Agree { expect, name, within, env, output, allow_unavailable };
+                    let agree = bootstrap::Agree { expect, name, within, wait, env, output };
                     bootstrap::Options::Agree(agree)
                 }
                 // Clap asks for both.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     bootstrap::{Candidate, Change, Condition, List, Registered, View},
     host::Host,
-    text::decode,
+    text::{decode, escape},
 };
 
 /// How long a candidate that died goes on counting. Several looks, and an election of etcd's, fit
@@ -98,6 +98,11 @@ impl Bootstrap {
         Self { connection, keys, session: None, granted: false, warned: HashSet::new() }
     }
 
+    /// How many endpoints there are.
+    pub fn endpoint_count(&self) -> usize {
+        self.connection.endpoint_count()
+    }
+
     /// The lease of our candidate, if there is one.
     pub fn session(&self) -> Option<LeaseId> {
         self.session
@@ -150,14 +155,14 @@ impl Bootstrap {
 
     fn view(&mut self, stored: &GetResponse, announced: &GetResponse) -> View {
         let mut view =
-            View { announced: announced.kvs().first().map(|kv| decode(kv.key())), ..View::default() };
+            View { announced: announced.kvs().first().map(|kv| escape(kv.key())), ..View::default() };
         let (candidates, list, formed) = (self.keys.candidates(), self.keys.list(), self.keys.formed());
         for kv in stored.kvs() {
             if kv.key() == list.as_bytes() {
                 let read = serde_json::from_slice::<List>(kv.value()).map_err(|e| e.to_string());
                 view.list = Some((kv.mod_revision(), read));
             } else if kv.key() == formed.as_bytes() {
-                view.formed = Some((kv.mod_revision(), decode(kv.value())));
+                view.formed = Some((kv.mod_revision(), escape(kv.value())));
             } else if let Some(name) = kv.key().strip_prefix(candidates.as_bytes()) {
                 match candidate(name, kv) {
                     Ok(candidate) => view.candidates.push(candidate),
@@ -185,7 +190,11 @@ impl Bootstrap {
     ) -> Result<bool, Error> {
         let operations = match (change, me) {
             (Change::Register, Some(me)) => {
-                let session = self.grant().await?;
+                let session = match self.grant().await {
+                    // Nothing was done. The next look logs in anew.
+                    Err(Error::StaleLogin(_)) => return Ok(false),
+                    granted => granted?,
+                };
                 let options = PutOptions::new().with_lease(session.get());
                 vec![TxnOp::put(self.keys.candidate(&me.name), json(&me.said), Some(options))]
             }
@@ -292,6 +301,9 @@ fn candidate(name: &[u8], kv: &KeyValue) -> Result<Registered, String> {
     let name = std::str::from_utf8(name).map_err(|_| "the name is not UTF-8".to_owned())?;
     let name = name.parse().map_err(|e| format!("the name is invalid: {e}"))?;
     let said = serde_json::from_slice(kv.value()).map_err(|e| format!("the value is invalid: {e}"))?;
+    if kv.lease() == 0 {
+        return Err("it has no lease: nobody is there".to_owned());
+    }
     Ok(Registered {
         candidate: Candidate { name, said },
         create_revision: kv.create_revision(),

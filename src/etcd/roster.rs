@@ -36,7 +36,7 @@ struct Member {
 enum Standing {
     /// In the last list.
     Listed,
-    /// Put since the last list: somebody keeps it.
+    /// Put since the last outage: somebody keeps it.
     Put,
     /// Not there any more, and kept until then.
     Held(Instant),
@@ -63,15 +63,21 @@ impl Roster {
         }
         let before = std::mem::take(&mut self.members);
         for Node { host, announcement } in nodes {
-            self.members.insert(host, Member { announcement, standing: Standing::Listed });
+            let is_kept = outage.is_none() && before.get(&host).is_some_and(|m| m.standing == Standing::Put);
+            let standing = if is_kept { Standing::Put } else { Standing::Listed };
+            self.members.insert(host, Member { announcement, standing });
         }
         let mut held = 0;
         for (host, Member { announcement, standing }) in before {
             let until = match (standing, outage) {
                 (Standing::Held(until), outage) => until + outage.unwrap_or_default(),
                 (_, Some(_)) => now + self.hold,
-                // Etcd was there all the time.
-                (_, None) => continue,
+                // Etcd was there all the time. Whoever was not seen to end may still be an aftermath's.
+                (Standing::Listed, None) => match self.aftermath.filter(|until| now < *until) {
+                    Some(until) => until,
+                    None => continue,
+                },
+                (Standing::Put, None) => continue,
             };
             self.members.entry(host).or_insert_with(|| {
                 held += 1;

@@ -11,21 +11,25 @@ use crate::{
     snapshot::{Snapshot, Snapshots},
 };
 
+/// How often the file is looked at: somebody may have deleted or overwritten it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The cap of the back-off after a file could not be written.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Writes `target` whenever `render` has something new to say of the newest snapshot. A file that cannot be written is
-/// warned about once, and tried again with back-off and at the next change.
+/// warned about once, and tried again with back-off and at the next change; one that somebody else changed is put right
+/// within a minute.
 ///
 /// The file is written on a thread of its own: a disk that hangs must not hold up who keeps a lease alive.
 ///
-/// Never ends. When dropped, the file is as it was or has its new content.
+/// Never ends. When dropped, a write that has begun goes on; the end of the process may cut it short, which leaves a
+/// file that is replaced as it was.
 pub async fn keep(
     target: Target,
     mut snapshots: Snapshots,
     mut render: impl FnMut(&Snapshot) -> Option<String>,
 ) -> Infallible {
-    let mut unwritten = None;
+    let (mut unwritten, mut written) = (None, None);
     let mut backoff = Backoff::default();
     let mut failing = false;
     loop {
@@ -36,11 +40,11 @@ pub async fn keep(
         let mut retry = None;
         if let Some(text) = &unwritten {
             let (into, content) = (target.clone(), text.clone());
-            let written = match spawn_blocking(move || into.write(&content)).await {
-                Ok(written) => written.map_err(|error| error.to_string()),
+            let done = match spawn_blocking(move || into.write(&content)).await {
+                Ok(done) => done.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
-            match written {
+            match done {
                 Ok(changed) => {
                     debug!(file = %target.path.display(), changed, "written");
                     if changed && newest.is_some_and(|newest| newest.nodes().is_empty()) {
@@ -51,7 +55,7 @@ pub async fn keep(
                     }
                     failing = false;
                     backoff.reset();
-                    unwritten = None;
+                    written = unwritten.take();
                 }
                 Err(reason) => {
                     if !failing {
@@ -67,7 +71,50 @@ pub async fn keep(
                 // Whoever follows has gone, with everything else: there is nothing new to come.
                 std::future::pending().await
             },
-            () = sleep(retry.unwrap_or_default()), if retry.is_some() => {}
+            () = sleep(retry.unwrap_or(LOOK_EVERY)) => {
+                if unwritten.is_none() {
+                    unwritten = written.take();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, sync::Arc, time::Instant};
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::publish::file::How;
+
+    /// Waits, in real time, for what happens on another thread.
+    async fn holds(path: &Path, content: &str) {
+        let began = Instant::now();
+        while fs::read_to_string(path).ok().as_deref() != Some(content) {
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", fs::read_to_string(path));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn file_that_somebody_deleted_or_overwrote_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let target = Target { option: "--output", path: path.clone(), how: How::Replace };
+        let (_publish, snapshots) = watch::channel(Some(Arc::new(Snapshot::new(1, vec![]))));
+        let mut news = Some("text".to_owned());
+        let check = async {
+            holds(&path, "text").await;
+            fs::remove_file(&path).unwrap();
+            holds(&path, "text").await;
+            fs::write(&path, "another").unwrap();
+            holds(&path, "text").await;
+        };
+        tokio::select! {
+            never = keep(target, snapshots, |_| news.take()) => match never {},
+            () = check => {}
         }
     }
 }

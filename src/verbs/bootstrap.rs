@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::{
-    bootstrap::{self, Answer, Candidate, MachineId, Obstacle, Said, Step, View},
+    bootstrap::{self, Answer, Candidate, Change, Cluster, MachineId, Obstacle, Said, Step, View},
     etcd::{Bootstrap, Error, Registry},
     host::Host,
     publish::file::{How, Target},
@@ -41,13 +41,13 @@ pub struct Agree {
     pub name: Host,
     /// Longest time to the answer.
     pub within: Duration,
+    /// `within` is for etcd alone, and starts anew whenever that answers: the other candidates may take as long as they
+    /// like. A node that started without them would be announced, and they would join a cluster that nobody elects.
+    pub wait: bool,
     /// An assignment for a systemd `EnvironmentFile=`, instead of the bare names.
     pub env: bool,
     /// The file to replace, instead of printing.
     pub output: Option<PathBuf>,
-    /// Name nobody, and succeed, when etcd cannot be read. Too few candidates are a failure all the same: a node that
-    /// started without the others would be announced, and everybody would then join a cluster that nobody elects.
-    pub allow_unavailable: bool,
 }
 
 /// There was no agreement.
@@ -100,7 +100,7 @@ pub async fn run(
 }
 
 async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
-    let Agree { expect, name, within, env, output, allow_unavailable } = options;
+    let Agree { expect, name, within, wait, env, output } = options;
     let output = output.map(|path| Target { option: "--output", path, how: How::Replace });
     if let Some(file) = &output {
         // Before anything can go wrong or end us.
@@ -112,20 +112,19 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     } else {
         let machine = MachineId::of_this_machine()?;
         let me = Candidate { name, said: Said { expect, machine } };
-        match ask(stored, &me, within).await {
-            Err(error) if allow_unavailable && error.downcast_ref().is_some_and(is_unreadable) => {
-                warn!(
-                    reason = format!("{error:#}"),
-                    "etcd cannot be read: nobody is to elect the first master"
-                );
-                None
-            }
-            other => Some(other?),
-        }
+        Some(ask(stored, &me, within, wait).await?)
     };
     match &answer {
         Some(Answer::Elect(list)) => info!(%list, "these may elect the first master"),
-        Some(Answer::Join(cluster)) => info!(reason = %cluster, "join: nobody may elect a first master"),
+        Some(Answer::Join(cluster @ Cluster::Formed(_))) => {
+            info!(reason = %cluster, "join: nobody may elect a first master");
+        }
+        // The one case in which it may be wrong.
+        Some(Answer::Join(cluster @ Cluster::Announced(_))) => warn!(
+            reason = %cluster,
+            "join: nobody may elect a first master. If there is no cluster: stop all nodes, delete what is left under \
+             the prefix, and start them again, each with the same \"--expect\""
+        ),
         None => {}
     }
     let text = render(answer.as_ref(), env);
@@ -137,15 +136,19 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
 }
 
 /// Looks and does what is next until there is an answer. Everything but a refusal is tried again.
-async fn ask(stored: &mut Bootstrap, me: &Candidate, within: Duration) -> anyhow::Result<Answer> {
-    let deadline = Instant::now() + within;
+async fn ask(stored: &mut Bootstrap, me: &Candidate, within: Duration, wait: bool) -> anyhow::Result<Answer> {
+    let mut deadline = Instant::now() + within;
     let mut failure = Failure::Etcd(Error::Unavailable("no answer in time".to_owned()));
-    let mut said = None;
+    let (mut said, mut registered) = (None, false);
     loop {
         let pause = match timeout_at(deadline, turn(stored, me)).await {
             Err(_) => return Err(failure.into_error(within)),
             Ok(Ok(Step::Done(answer))) => return Ok(answer),
             Ok(Ok(Step::Refuse(obstacle))) => return Err(NotAgreed::Before(obstacle).into()),
+            // Another process of ours took the place that we had: not over and over, or nobody can freeze a list.
+            Ok(Ok(Step::Change(Change::Register, _))) if std::mem::replace(&mut registered, true) => {
+                LOOK_EVERY
+            }
             // Done, or somebody else did something: all is different now.
             Ok(Ok(Step::Change(..))) => LOOK_EVERY.mul_f64(fastrand::f64() / 10.0),
             Ok(Ok(Step::Wait(obstacle))) => {
@@ -157,6 +160,9 @@ async fn ask(stored: &mut Bootstrap, me: &Candidate, within: Duration) -> anyhow
                     said = Some(obstacle.clone());
                 }
                 failure = Failure::Waiting(obstacle);
+                if wait {
+                    deadline = Instant::now() + within;
+                }
                 LOOK_EVERY
             }
             Ok(Err(error)) if is_final(&error) => return Err(Failure::Etcd(error).into_error(within)),
@@ -181,17 +187,16 @@ async fn turn(stored: &mut Bootstrap, me: &Candidate) -> Result<Step, Error> {
     Ok(step)
 }
 
-/// Once more where only the login was stale.
+/// At each endpoint, until one answers; once more where only the login was stale.
 async fn look(stored: &mut Bootstrap) -> Result<View, Error> {
-    match stored.look().await {
-        Err(Error::StaleLogin(_)) => stored.look().await,
-        other => other,
+    let (mut endpoints_left, mut again) = (stored.endpoint_count(), true);
+    loop {
+        match stored.look().await {
+            Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+            Err(Error::StaleLogin(_)) if again => again = false,
+            other => return other,
+        }
     }
-}
-
-/// A file of ours that cannot be used is no fault of etcd's.
-fn is_unreadable(error: &Error) -> bool {
-    !matches!(error, Error::Unusable(_))
 }
 
 fn is_final(error: &Error) -> bool {
@@ -238,8 +243,8 @@ fn text(view: &View) -> String {
         Ok(list) => list.to_string(),
         Err(reason) => format!("invalid: {}", crate::text::escape(reason.as_bytes())),
     });
-    let formed = view.formed.as_ref().map_or_else(none, |(_, by)| crate::text::escape(by.as_bytes()));
-    let announced = view.announced.as_ref().map_or_else(none, |key| crate::text::escape(key.as_bytes()));
+    let formed = view.formed.as_ref().map_or_else(none, |(_, by)| by.clone());
+    let announced = view.announced.clone().unwrap_or_else(none);
     let mut text = format!("list\t{list}\nformed\t{formed}\nannounced\t{announced}\n");
     for registered in &view.candidates {
         let Candidate { name, said } = &registered.candidate;

@@ -56,7 +56,7 @@ pub async fn run(
     if let Some(file) = &output {
         file.check()?;
     }
-    let feeding = feeds.open(snapshots.clone()).await?;
+    let feeding = feeds.open(snapshots.clone())?;
     tokio::select! {
         never = registry.follow(hold, publish) => match never {},
         never = feeding => match never {},

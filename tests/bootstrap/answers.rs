@@ -226,19 +226,19 @@ fn etcd_that_does_not_answer_ends_it_in_time_with_69_and_no_flags() {
 }
 
 #[test]
-fn etcd_that_does_not_answer_may_be_forgiven_and_too_few_candidates_not() {
+fn whoever_waits_for_the_others_gives_up_on_etcd_alone() {
     let mut etcd = Etcd::start();
-    let forgiving = ["--timeout", "1s", "--format", "env", "--allow-unavailable"];
-    let asked = run(ask(&etcd, "a", 2, &forgiving));
-    assert_eq!((asked.code, asked.stdout.as_str()), (69, ""), "{}", asked.stderr);
+    let patient = ["--timeout", "1s", "--format", "env", "--wait"];
+    let waits = Asking::start(ask(&etcd, "a", 2, &patient));
+    let key = format!("{STORED}candidates/a");
+    eventually_eq("it is a candidate", PATIENCE, &true, || etcd.key(&key).is_some());
+    stays("it waits for longer than its time-out", Duration::from_secs(3), &true, || {
+        etcd.key(&key).is_some()
+    });
     etcd.kill();
-    let asked = run(ask(&etcd, "a", 2, &forgiving));
-    assert_eq!((asked.code, asked.stdout.as_str()), (0, "CRATE_BOOTSTRAP_FLAGS=\n"), "{}", asked.stderr);
-    assert!(
-        asked.stderr.contains("etcd cannot be read: nobody is to elect the first master"),
-        "{}",
-        asked.stderr
-    );
+    let gave_up = waits.finish(PATIENCE);
+    assert_eq!((gave_up.code, gave_up.stdout.as_str()), (69, ""), "{}", gave_up.stderr);
+    assert!(gave_up.stderr.contains("error: failed to agree on the first masters: "), "{}", gave_up.stderr);
 }
 
 /// The same command for another endpoint.
@@ -287,10 +287,21 @@ fn junk_is_no_candidate_and_a_broken_list_is_no_missing_list() {
     let etcd = Etcd::start();
     etcd.etcdctl(&["put", &format!("{STORED}candidates/a,b"), r#"{"expect":1,"machine":"x"}"#]);
     etcd.etcdctl(&["put", &format!("{STORED}candidates/j"), "junk"]);
+    // Lines of somebody else's, and nobody behind a key.
+    let forged = r#"{"expect":2,"machine":"x\n<2>forged"}"#;
+    etcd.etcdctl(&["put", &format!("{STORED}candidates/k"), forged]);
+    let nobodys = r#"{"expect":2,"machine":"0123456789abcdef0123456789abcdef"}"#;
+    etcd.etcdctl(&["put", &format!("{STORED}candidates/l"), nobodys]);
     let asked = run(ask(&etcd, "a", 2, &["--timeout", "1s"]));
     assert_eq!((asked.code, asked.stdout.as_str()), (69, ""), "{}", asked.stderr);
-    assert_eq!(asked.stderr.matches("skipped a key that is no candidate").count(), 2, "{}", asked.stderr);
+    assert_eq!(asked.stderr.matches("skipped a key that is no candidate").count(), 4, "{}", asked.stderr);
 
+    let node = r#"{"name":"a","machine":"0123456789abcdef0123456789abcdef"}"#;
+    for list in [r#"{"nodes":[]}"#.to_owned(), format!(r#"{{"nodes":[{node},{node}]}}"#)] {
+        etcd.etcdctl(&["put", &format!("{STORED}list"), &list]);
+        let asked = run(ask(&etcd, "b", 1, &["--format", "env"]));
+        assert_eq!((asked.code, asked.stdout.as_str()), (78, ""), "{list}: {}", asked.stderr);
+    }
     etcd.etcdctl(&["put", &format!("{STORED}list"), "junk"]);
     let asked = run(ask(&etcd, "a", 1, &[]));
     assert_eq!((asked.code, asked.stdout.as_str()), (78, ""), "{}", asked.stderr);
@@ -298,4 +309,23 @@ fn junk_is_no_candidate_and_a_broken_list_is_no_missing_list() {
     stays("nothing is put in its place", Duration::from_millis(300), &"junk".to_owned(), || {
         etcd.key(&format!("{STORED}list")).unwrap().value
     });
+}
+
+#[test]
+fn what_somebody_else_wrote_forges_no_line() {
+    let etcd = Etcd::start();
+    let mut raw = crate::support::observer::Raw::connect(&etcd);
+    raw.put(b"/services/crate/\x1b[31mRED\n<3>error: forged", b"hi");
+    let joined = run(ask(&etcd, "a", 1, &[]));
+    assert_eq!(joined.code, 0, "{}", joined.stderr);
+    assert!(joined.stderr.contains("If there is no cluster: stop all nodes"), "{}", joined.stderr);
+    let refused = crate::operate(&etcd, &["--reset", "--yes"]);
+    raw.put(format!("{STORED}formed").as_bytes(), b"x\n<2>forged\x1b]0;title\x07");
+    let formed = run(ask(&etcd, "a", 1, &[]));
+    let shown = crate::operate(&etcd, &["--show"]);
+    for finished in [joined, refused, formed, shown] {
+        let text = finished.stderr + &finished.stdout;
+        assert!(!text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with('<')), "{text:?}");
+    }
 }

@@ -85,10 +85,11 @@ impl Asking {
     /// Waits for its end.
     #[track_caller]
     pub fn finish(mut self, within: Duration) -> Finished {
-        let mut child = self.0.take().expect("it runs");
+        // Ours until it has ended, so that it is ended where it does not end.
+        let child = self.0.as_mut().expect("it runs");
         let status =
             eventually("it ends", within, || child.try_wait().unwrap().ok_or_else(|| "it waits".to_owned()));
-        let output = child.wait_with_output().unwrap();
+        let output = self.0.take().expect("it ran").wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let code = std::os::unix::process::ExitStatusExt::signal(&status);
         Finished {

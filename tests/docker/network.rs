@@ -4,7 +4,7 @@ use crate::{
     sidekick::{sidekick, tool},
     support::{
         AT_ONCE, PATIENCE, SLACK, TTL,
-        engine::{Container, Network, etcd_tar, import, run_docker},
+        engine::{Container, Network, etcd_image, run_docker},
         eventually, key_of,
         observer::Observer,
         round,
@@ -16,10 +16,8 @@ struct NamedEtcd(Container);
 
 impl NamedEtcd {
     fn start(network: &Network) -> Self {
-        const IMAGE: &str = "crate-discovery-test/etcd";
-        import(etcd_tar(), IMAGE, &[]);
         let listen = ["--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://etcd:2379"];
-        let args = ["--network", network.name(), "--network-alias", "etcd", IMAGE];
+        let args = ["--network", network.name(), "--network-alias", "etcd", etcd_image()];
         let command = ["/usr/local/bin/etcd", "--data-dir=/data", "--logger=zap"];
         let container = Container::create(&[&args[..], &command, &listen].concat());
         container.start();

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{
     PATIENCE,
-    engine::{engine_answers, etcd_tar, import, run_docker, sidekick_image, stand_in_tar, unique},
+    engine::{engine_answers, etcd_image, import, run_docker, sidekick_image, stand_in_tar, unique},
     eventually, free_port,
     observer::Observer,
 };
@@ -17,7 +17,6 @@ use crate::support::{
 pub const COMPOSE_PATIENCE: Duration = Duration::from_secs(60);
 
 const CRATE_IMAGE: &str = "crate-discovery-test/crate";
-const ETCD_IMAGE: &str = "crate-discovery-test/etcd";
 
 /// A project of its own; taken down, with its volumes, when dropped.
 pub struct Project {
@@ -43,7 +42,7 @@ impl Project {
         images();
         let ports = [free_port(), free_port()].map(|port| port.to_string());
         // Not the default one: somebody may use the compose file on this very machine.
-        let subnet = format!("172.31.{}", fastrand::u8(1..240));
+        let subnet = format!("10.142.{}", fastrand::u8(1..240));
         let project = Self { name: unique("p"), ports, subnet, _turn: turn };
         project.compose(&[&["up", "--detach"], services].concat());
         project
@@ -63,7 +62,7 @@ impl Project {
             .args(["--project-name", &self.name, "--file"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docker/compose.yaml"))
             .args(args)
-            .envs([("CRATE_IMAGE", CRATE_IMAGE), ("ETCD_IMAGE", ETCD_IMAGE)])
+            .envs([("CRATE_IMAGE", CRATE_IMAGE), ("ETCD_IMAGE", etcd_image())])
             .env("CRATE_DISCOVERY_IMAGE", sidekick_image())
             .env("SUBNET", &self.subnet)
             .envs([("CRATE_HTTP_PORT", &self.ports[0]), ("CRATE_PSQL_PORT", &self.ports[1])])
@@ -173,8 +172,5 @@ fn compose() -> Command {
 
 fn images() {
     static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| {
-        import(stand_in_tar(), CRATE_IMAGE, &[r#"ENTRYPOINT ["/crate"]"#]);
-        import(etcd_tar(), ETCD_IMAGE, &[]);
-    });
+    MADE.get_or_init(|| import(stand_in_tar(), CRATE_IMAGE, &[r#"ENTRYPOINT ["/crate"]"#]));
 }

@@ -74,7 +74,7 @@ fn announcer_that_withdraws_leaves_the_file_as_it_is() {
         fs::read_to_string(&path).unwrap_or_default()
     });
     // The answer to the withdrawal comes later than the news.
-    proxy.set(Mode::Delay(Duration::from_millis(250)));
+    proxy.set(Mode::Delay(Duration::from_millis(400)));
     daemon.signal(Signal::TERM);
     put(&etcd, &["b"]);
     assert_eq!(daemon.wait(PATIENCE), 0);

@@ -111,7 +111,7 @@ fn who_ends_soon_after_an_outage_stays_for_the_hold() {
     kept.daemon.says("the hosts are live again", PATIENCE);
     delete(&etcd, &["a", "b"]);
     put(&etcd, &["b"]);
-    stays("the file", HOLD - SLACK / 2 - back.elapsed(), &before, || identity(&kept.path));
+    stays("the file", (HOLD - SLACK / 2).saturating_sub(back.elapsed()), &before, || identity(&kept.path));
     kept.holds(&["b"], HOLD + SLACK);
     // Now it is the past.
     delete(&etcd, &["b"]);

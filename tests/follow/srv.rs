@@ -11,7 +11,7 @@ use crate::{
     delete, put,
     support::{
         AT_ONCE, PATIENCE, SLACK,
-        daemon::{Daemon, announce, run, watch},
+        daemon::{Daemon, announce, watch},
         dns::seeds,
         etcd::Etcd,
         eventually_eq, free_port, key_of, stays,
@@ -85,14 +85,15 @@ fn nothing_read_yet_is_a_failure_and_not_nobody() {
 }
 
 #[test]
-fn taken_port_is_said_at_the_start_and_nothing_is_announced() {
+fn taken_port_is_said_once_and_costs_the_announcement_nothing() {
     let etcd = Etcd::start();
     let (server, arg) = address();
-    let _holder = std::net::TcpListener::bind(server).unwrap();
-    let finished = run(announce(&etcd, "h1", &["--srv", &arg]));
-    assert_eq!(finished.code, 78, "{}", finished.stderr);
-    let sentence =
-        format!("error: failed to listen on \"--srv\" address {arg} over TCP: address already in use\n");
-    assert!(finished.stderr.ends_with(&sentence), "{}", finished.stderr);
-    assert_eq!(etcd.key(&key_of("h1")), None);
+    let holder = std::net::TcpListener::bind(server).unwrap();
+    let mut announcer = Daemon::announced(&etcd, "h1", &["--srv", &arg]);
+    let said = announcer.says("feeds: no SRV answers yet", PATIENCE);
+    let sentence = format!("failed to listen on \"--srv\" address {arg} over TCP: address already in use");
+    assert!(said.contains(&sentence), "{said}");
+    drop(holder);
+    answers(server, &["h1"], PATIENCE);
+    assert_eq!(announcer.lines("feeds: no SRV answers yet").len(), 1, "{}", announcer.stderr());
 }

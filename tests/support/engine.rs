@@ -98,24 +98,32 @@ pub fn stand_in_tar() -> &'static Path {
     })
 }
 
-/// A tar with the file system of an image that has the etcd and the etcdctl in `PATH`. Made once.
-pub fn etcd_tar() -> &'static Path {
-    static TAR: OnceLock<PathBuf> = OnceLock::new();
-    TAR.get_or_init(|| {
+/// An image that has the etcd and the etcdctl in `PATH`. Made once.
+pub fn etcd_image() -> &'static str {
+    static IMAGE: OnceLock<()> = OnceLock::new();
+    const NAME: &str = "crate-discovery-test/etcd";
+    IMAGE.get_or_init(|| {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let find = |program: &str| {
             let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
             found.unwrap_or_else(|| panic!("{program} is not in PATH: see .ci/install etcd"))
         };
         let (etcd, etcdctl) = (find("etcd"), find("etcdctl"));
-        pack("etcd", &[(&etcd, "usr/local/bin/etcd"), (&etcdctl, "usr/local/bin/etcdctl")])
-    })
+        let programs = [(etcd.as_path(), "usr/local/bin/etcd"), (&etcdctl, "usr/local/bin/etcdctl")];
+        import(&pack("etcd", &programs), NAME, &[]);
+    });
+    NAME
 }
 
-/// Makes an image of a tar, with these changes, as `docker import` takes them.
+/// Makes an image of a tar, with these changes, as `docker import` takes them, in the place of the one that had its name.
 pub fn import(tar: &Path, image: &str, changes: &[&str]) {
+    let before = try_docker(&["image", "inspect", "--format", "{{.Id}}", image]);
     let changes: Vec<&str> = changes.iter().flat_map(|change| ["--change", change]).collect();
     run_docker(&[&["import"], &changes[..], &[&tar.display().to_string(), image]].concat());
+    if let Ok(before) = before {
+        // It may be in use, by another run of these tests.
+        let _ = try_docker(&["image", "rm", &before]);
+    }
 }
 
 /// Packs programs, each with its place, and the libraries that they load.

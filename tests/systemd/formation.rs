@@ -1,9 +1,11 @@
 //! How a cluster forms: three hosts that start at once or one after the other, however they are ordered.
 
+use std::time::Duration;
+
 use crate::{
     NODE, endpoints,
     host::{Host, UNIT_PATIENCE},
-    support::{engine::Network, etcd::Etcd, eventually, eventually_eq, key_of},
+    support::{engine::Network, etcd::Etcd, eventually, eventually_eq, key_of, stays},
 };
 
 const NAMES: [&str; 3] = ["h1", "h2", "h3"];
@@ -27,17 +29,22 @@ fn masters(hosts: &[Host]) -> Vec<Vec<String>> {
     hosts.iter().map(of).collect()
 }
 
-/// Waits until each node has been told of all three by its sidekick.
+/// How often a node has started, as it says itself.
+fn starts(host: &Host) -> usize {
+    host.journal(NODE).matches(" flags ").count()
+}
+
+/// Waits until each node has started for the `nth` time, and been told of all three by its sidekick.
 #[track_caller]
-fn all_know_all(hosts: &[Host]) {
+fn all_know_all(hosts: &[Host], nth: usize) {
     let all = "knows h1:4300,h2:4300,h3:4300";
     for (host, name) in hosts.iter().zip(NAMES) {
         eventually(&format!("{name} knows the other two"), UNIT_PATIENCE, || {
             let journal = host.journal(NODE);
-            // Since its last start.
-            let (_, since) = journal.rsplit_once(" flags ").unwrap_or_default();
+            let since = journal.split(" flags ").nth(nth).unwrap_or_default();
             if since.contains(all) { Ok(()) } else { Err(journal.clone()) }
         });
+        assert_eq!(starts(host), nth);
     }
 }
 
@@ -57,33 +64,35 @@ fn forget(hosts: &[Host], etcd: &Etcd) {
 fn three_nodes_started_in_any_order_know_each_other_and_were_given_one_set_of_first_masters() {
     let network = Network::create();
     let (etcd, url) = network.etcd();
-    // So short that whoever comes early fails for want of the others, and tries again.
-    let settings = [&endpoints(&url)[..], "CRATE_BOOTSTRAP_EXPECT=3", "CRATE_BOOTSTRAP_TIMEOUT=2s"];
+    // So short that whoever comes early has to wait for longer.
+    let settings = [&endpoints(&url)[..], "CRATE_BOOTSTRAP_EXPECT=3", "CRATE_BOOTSTRAP_TIMEOUT=1s"];
     let hosts = NAMES.map(|name| Host::boot(&network, name, &settings));
 
     hosts.iter().for_each(start);
-    all_know_all(&hosts);
+    all_know_all(&hosts, 1);
     let mut given = masters(&hosts);
     assert!(given.iter().all(|list| *list == given[0] && list.len() == 1), "{given:?}");
     let mut names: Vec<&str> = given[0][0].split(',').collect();
     names.sort_unstable();
     assert_eq!(names, NAMES);
 
-    for order in ORDERS {
+    for (round, order) in ORDERS.into_iter().enumerate() {
         forget(&hosts, &etcd);
-        let began = |host: &Host| host.journal(NODE).matches("only ").count();
         for (place, number) in order.into_iter().enumerate() {
-            let host = &hosts[number];
-            let before = began(host);
-            start(host);
+            start(&hosts[number]);
             if place < 2 {
-                eventually("it waits for the others", UNIT_PATIENCE, || match began(host) {
-                    n if n > before => Ok(()),
-                    n => Err(format!("{n} times\n{}", host.journal(NODE))),
+                let candidate = format!("{STORED}candidates/{}", NAMES[number]);
+                eventually("it waits for the others", UNIT_PATIENCE, || {
+                    etcd.key(&candidate).map(drop).ok_or_else(|| hosts[number].journal(NODE))
+                });
+            }
+            if round == 0 && place == 0 {
+                stays("it waits for longer than for etcd", Duration::from_secs(3), &1, || {
+                    starts(&hosts[number])
                 });
             }
         }
-        all_know_all(&hosts);
+        all_know_all(&hosts, round + 2);
         given = masters(&hosts);
         assert!(given.iter().all(|list| *list == given[0] && list.len() == 1), "{order:?}: {given:?}");
     }

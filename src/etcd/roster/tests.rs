@@ -54,6 +54,21 @@ fn list_without_an_outage_is_believed() {
     assert_eq!(names(&roster), "b c");
 }
 
+/// Such as one after a compaction, soon after the outage: an end that was not seen on the watch is an end all the same.
+#[test]
+fn list_in_the_aftermath_of_an_outage_holds_who_was_not_put_since() {
+    let now = Instant::now();
+    let mut roster = roster("a b c", now);
+    assert_eq!(roster.list(nodes("a b c"), now, OUTAGE), 0);
+    roster.put(node("b"));
+    assert_eq!(roster.list(nodes("b c"), now, None), 1);
+    assert_eq!(names(&roster), "a b c");
+    // Who was put is known to be kept, also after that list.
+    assert!(delete(&mut roster, "b", now));
+    assert_eq!(roster.release(now + HOLD), 1);
+    assert_eq!(names(&roster), "c");
+}
+
 #[test]
 fn host_that_is_missing_after_an_outage_stays_for_the_hold() {
     let now = Instant::now();

@@ -18,7 +18,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinSet, yield_now},
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -39,8 +39,24 @@ const LONGEST_QUERY: usize = 4096;
 const MOST_CONNECTIONS: usize = 32;
 /// Longest time for one query and its answer on a TCP connection, from the end of the one before.
 const EXCHANGE: Duration = Duration::from_secs(5);
+/// Between two tries to listen on an address that is not to be had.
+const REBIND: Duration = Duration::from_secs(2);
 /// Pause after a socket's error, such as too many open files, which would otherwise come back at once.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers on `address` for ever, as [`Server::run`] does. An address that is not to be had is warned about, and tried
+/// again: it may be another process's for a while, or of a network that is not up yet.
+pub async fn serve(address: SocketAddr, service: ServiceName, snapshots: Snapshots) -> Infallible {
+    let mut warned = false;
+    loop {
+        match Server::bind(address, service.clone()).await {
+            Ok(server) => return server.run(snapshots).await,
+            Err(error) if !std::mem::replace(&mut warned, true) => warn!(%error, "no SRV answers yet"),
+            Err(_) => {}
+        }
+        sleep(REBIND).await;
+    }
+}
 
 /// The address of `--srv` cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +173,8 @@ async fn serve_udp(socket: UdpSocket, responder: &Responder) -> Infallible {
                 {
                     debug!(%asker, %error, "failed to send an SRV answer");
                 }
+                // Whoever asks without a pause must not hold up who keeps a lease alive.
+                yield_now().await;
             }
             Err(error) => pause(&error, "UDP").await,
         }
@@ -208,6 +226,7 @@ async fn exchange(stream: &mut TcpStream, responder: &Responder) -> io::Result<b
     let Some(message) = responder.answer(&query, Transport::Tcp) else { return Ok(false) };
     let Ok(length) = u16::try_from(message.len()) else { return Ok(false) };
     stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat()).await?;
+    yield_now().await;
     Ok(true)
 }
 
