@@ -29,6 +29,8 @@ use crate::{backoff::Backoff, snapshot::Snapshot};
 /// Between two looks at the number of keys. A watch can be silent about a change: on a leader whose disk hangs, which
 /// leads nobody any more (etcd#15247), or by a fault of etcd's (etcd#19651, a DELETE lost at a compaction).
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The same where there can be no watch; see [`Follower::poll`].
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Messages that are there already are taken together, so that a storm of changes is a few snapshots; for this long, so
 /// that a storm without end is seen all the same.
 const GATHER: Duration = Duration::from_millis(50);
@@ -52,7 +54,7 @@ pub(super) struct Follower {
     heard: Instant,
     /// Since when it is not known to be true, and whether that was said.
     outage: Option<(Instant, bool)>,
-    /// The last watch ended with an event that is too large to be received. The next one must not begin with it.
+    /// The last watch ended with an event that is too large to be received.
     too_large: bool,
     /// Something is known that is not published yet.
     changed: bool,
@@ -91,7 +93,7 @@ impl Follower {
             match list::list(&mut self.connection, &self.prefix, None, &mut self.warned).await {
                 Ok(listing) => {
                     self.take(listing);
-                    let ended = self.watch().await;
+                    let ended = if self.too_large { self.poll().await } else { self.watch().await };
                     debug!(?ended, "listing again");
                     if let Err(error) = ended {
                         self.trouble(&error);
@@ -156,8 +158,7 @@ impl Follower {
     async fn watch(&mut self) -> Result<(), Error> {
         let Attempt { client, deadline } = self.connection.open().await?;
         let attempt = self.connection.timing().attempt();
-        let first = self.listed + i64::from(self.too_large);
-        let watch = Watch::range(client.clone(), &self.range.0, &self.range.1, first, attempt);
+        let watch = Watch::range(client.clone(), &self.range.0, &self.range.1, self.listed, attempt);
         let mut watch = match bounded(deadline, watch).await {
             Ok(watch) => watch,
             Err(error) => return self.connection.judge(Err(error)),
@@ -176,12 +177,7 @@ impl Follower {
                 }
             }
             let now = Instant::now();
-            let released = self.roster.release(now);
-            if released > 0 {
-                info!(hosts = released, "still missing: no longer held back");
-                self.changed = true;
-                self.publish();
-            }
+            self.release(now);
             if proved_at.is_some_and(|at| at <= now) {
                 proved_at = None;
                 self.connection.answered();
@@ -190,10 +186,38 @@ impl Follower {
             }
             if look_at <= now {
                 look_at = now + jittered(LOOK_EVERY);
-                if !self.is_complete(client.clone(), attempt).await? {
+                let (revision, keys) = self.count(client.clone(), attempt).await?;
+                // A change that is on its way to us costs one list.
+                if revision < self.revision || keys != self.keys {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Asks until something is written: where the newest event is too large to be received, a watch from it would end at
+    /// once, and one from the next revision answers no request for progress, since etcd 3.6. `Ok` when it was.
+    async fn poll(&mut self) -> Result<(), Error> {
+        loop {
+            sleep(POLL_EVERY).await;
+            let Attempt { client, .. } = self.connection.open().await?;
+            let (revision, _) = self.count(client, self.connection.timing().attempt()).await?;
+            self.heard = Instant::now();
+            self.release(self.heard);
+            if revision != self.listed {
+                self.too_large = false;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets go of those who were held back for long enough.
+    fn release(&mut self, now: Instant) {
+        let released = self.roster.release(now);
+        if released > 0 {
+            info!(hosts = released, "still missing: no longer held back");
+            self.changed = true;
+            self.publish();
         }
     }
 
@@ -236,16 +260,14 @@ impl Follower {
         }
     }
 
-    /// Whether etcd, asked linearizably, has as many keys as we know of. A change that is on its way to us makes it a
-    /// no, and costs one list.
-    async fn is_complete(&mut self, mut client: Client, attempt: Duration) -> Result<bool, Error> {
+    /// The store's revision and how many keys the range has, asked linearizably.
+    async fn count(&mut self, mut client: Client, attempt: Duration) -> Result<(i64, i64), Error> {
         let (from, end) = &self.range;
         let options = GetOptions::new().with_range(end.as_str()).with_count_only();
         let count = async { Ok(client.get(from.as_str(), Some(options)).await?) };
         let counted = bounded(Instant::now() + attempt, count).await;
         let counted = self.connection.judge(counted)?;
-        let revision = counted.header().map_or(0, ResponseHeader::revision);
-        Ok(revision >= self.revision && counted.count() == self.keys)
+        Ok((counted.header().map_or(0, ResponseHeader::revision), counted.count()))
     }
 
     /// Publishes who is known now, if that is something new.

@@ -221,9 +221,14 @@ impl Etcd {
 
     /// One of etcd's own numbers, such as `etcd_server_proposals_committed_total`.
     pub fn metric(&self, name: &str) -> f64 {
+        self.try_metric(name).unwrap_or_else(|| panic!("etcd has no {name}"))
+    }
+
+    /// As [`Etcd::metric`], where this version has it: names change.
+    pub fn try_metric(&self, name: &str) -> Option<f64> {
         let metrics = http_get(self.metrics_port, "/metrics").unwrap();
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("etcd has no {name}")).parse().unwrap()
+        line.map(|number| number.parse().unwrap())
     }
 
     /// `etcdctl` for this etcd, with our login.
