@@ -27,13 +27,13 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 /// The keys beside a prefix, none of which begins with `<prefix>/`.
 #[derive(Debug)]
-struct Keys {
+pub(super) struct Keys {
     prefix: String,
     directory: String,
 }
 
 impl Keys {
-    fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned(), directory: format!("{prefix}.meta/bootstrap/") }
     }
 
@@ -49,7 +49,7 @@ impl Keys {
         format!("{}list", self.directory)
     }
 
-    fn formed(&self) -> String {
+    pub(super) fn formed(&self) -> String {
         format!("{}formed", self.directory)
     }
 
@@ -252,48 +252,6 @@ impl Bootstrap {
             Ok(Err(error)) => debug!(%error, "the candidate ends with its lease"),
             Err(_) => debug!("the candidate ends with its lease"),
         }
-    }
-}
-
-/// Says, once for everybody, that the cluster has formed.
-#[derive(Debug)]
-pub struct FormedMark {
-    connection: Connection,
-    key: String,
-    by: String,
-}
-
-impl FormedMark {
-    pub(super) fn new(mut connection: Connection, prefix: &str, by: &Host) -> Self {
-        // Whoever announces has a connection of its own that says how etcd is.
-        connection.silence();
-        Self { connection, key: Keys::new(prefix).formed(), by: by.to_string() }
-    }
-
-    /// The key, `<prefix>.meta/bootstrap/formed`.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// Puts the key unless it is there. Gives whether it was absent.
-    ///
-    /// # Errors
-    /// See [`Error`]; to be tried again until it is answered. Safe to drop.
-    pub async fn put(&mut self) -> Result<bool, Error> {
-        let (key, by) = (self.key.as_str(), self.by.as_str());
-        let put = Txn::new()
-            .when([Compare::create_revision(key, CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(key, by, None)]);
-        let answer = self
-            .connection
-            .call(async |mut client: Client| {
-                // It is there already nearly always, and a read costs etcd no raft write.
-                let there = client.get(key, Some(GetOptions::new().with_keys_only())).await?;
-                if there.kvs().is_empty() { Ok(client.txn(put).await?.succeeded()) } else { Ok(false) }
-            })
-            .await?;
-        self.connection.accepted();
-        Ok(answer)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod credentials;
 mod endpoint;
 mod error;
 mod follow;
+mod formed;
 mod freeze;
 mod lease;
 mod list;
@@ -31,7 +32,8 @@ pub use self::{
     connection::Options,
     endpoint::parse_endpoints,
     error::Error,
-    freeze::{Bootstrap, FormedMark},
+    formed::FormedMark,
+    freeze::Bootstrap,
     lease::{LeaseId, Ttl},
     outage::{Contact, Failure},
     own_key::{Claimed, Content, OwnKey, Sight},

@@ -6,24 +6,41 @@ use crate::{
     sidekick::{sidekick, stop, tool},
     support::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
-        engine::{Network, run_docker},
+        engine::{Container, Network, run_docker},
         etcd::Etcd,
         eventually, key_of,
-        observer::{Observer, Raw},
+        observer::{Event, Observer, Raw},
     },
 };
 
+/// A sidekick that has announced h1, and who saw it.
+struct Announced {
+    // Dropped in this order: the network last.
+    sidekick: Container,
+    observer: Observer,
+    etcd: Etcd,
+    _network: Network,
+    put: Event,
+}
+
+impl Announced {
+    fn start() -> Self {
+        let network = Network::create();
+        let (etcd, url) = network.etcd();
+        let observer = Observer::start(&etcd);
+        let sidekick = sidekick(&network, "h1", &url, &[]);
+        sidekick.start();
+        let put = observer.next_put(&key_of("h1"), 0, PATIENCE);
+        Self { sidekick, observer, etcd, _network: network, put }
+    }
+}
+
 #[test]
 fn docker_stop_withdraws_the_key_at_once() {
-    let network = Network::create();
-    let (etcd, url) = network.etcd();
-    let observer = Observer::start(&etcd);
-    let sidekick = sidekick(&network, "h1", &url, &[]);
-    sidekick.start();
-    let put = observer.next_put(&key_of("h1"), 0, PATIENCE);
+    let Announced { sidekick, etcd, put, .. } = &Announced::start();
     assert_eq!(put.value, DEFAULT_VALUE);
     // Well under the grace period of 10 s, after which docker kills.
-    let (took, code) = stop(&sidekick);
+    let (took, code) = stop(sidekick);
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(code, "0", "{}", sidekick.logs());
     assert_eq!(etcd.key(&key_of("h1")), None);
@@ -32,24 +49,14 @@ fn docker_stop_withdraws_the_key_at_once() {
 
 #[test]
 fn docker_kill_leaves_the_key_to_its_lease() {
-    let network = Network::create();
-    let (etcd, url) = network.etcd();
-    let observer = Observer::start(&etcd);
-    let sidekick = sidekick(&network, "h1", &url, &[]);
-    sidekick.start();
-    let put = observer.next_put(&key_of("h1"), 0, PATIENCE);
+    let Announced { sidekick, observer, put, .. } = &Announced::start();
     run_docker(&["kill", sidekick.name()]);
     observer.next_delete(&key_of("h1"), put.revision, TTL + AT_ONCE + SLACK);
 }
 
 #[test]
 fn docker_pause_longer_than_the_ttl_is_got_over() {
-    let network = Network::create();
-    let (etcd, url) = network.etcd();
-    let observer = Observer::start(&etcd);
-    let sidekick = sidekick(&network, "h1", &url, &[]);
-    sidekick.start();
-    let put = observer.next_put(&key_of("h1"), 0, PATIENCE);
+    let Announced { sidekick, observer, put, .. } = &Announced::start();
     run_docker(&["pause", sidekick.name()]);
     let delete = observer.next_delete(&key_of("h1"), put.revision, TTL + AT_ONCE + SLACK);
     run_docker(&["unpause", sidekick.name()]);
@@ -58,12 +65,7 @@ fn docker_pause_longer_than_the_ttl_is_got_over() {
 
 #[test]
 fn docker_restart_withdraws_and_announces_again() {
-    let network = Network::create();
-    let (etcd, url) = network.etcd();
-    let observer = Observer::start(&etcd);
-    let sidekick = sidekick(&network, "h1", &url, &[]);
-    sidekick.start();
-    let put = observer.next_put(&key_of("h1"), 0, PATIENCE);
+    let Announced { sidekick, observer, put, .. } = &Announced::start();
     run_docker(&["restart", sidekick.name()]);
     let delete = observer.next_delete(&key_of("h1"), put.revision, PATIENCE);
     let back = observer.next_put(&key_of("h1"), delete.revision, PATIENCE);
