@@ -1,6 +1,6 @@
 //! What `bootstrap` asks of etcd: all of it at one revision, and each change in one transaction.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, Txn, TxnOp,
@@ -12,6 +12,7 @@ use super::{
     connection::Connection,
     error::Error,
     lease::{self, KeepAlive, LeaseId},
+    list::{self, Warned},
 };
 use crate::{
     bootstrap::{Candidate, Change, Condition, List, Registered, View},
@@ -53,11 +54,6 @@ impl Keys {
         format!("{}formed", self.directory)
     }
 
-    /// From the first key under the prefix to the one after the last: "0" follows "/".
-    fn announcements(&self) -> (String, String) {
-        (format!("{}/", self.prefix), format!("{}0", self.prefix))
-    }
-
     fn compare(&self, condition: &Condition) -> Vec<Compare> {
         let unchanged = |key: String, revision: i64| Compare::mod_revision(key, CompareOp::Equal, revision);
         match condition {
@@ -71,7 +67,7 @@ impl Keys {
             // Etcd compares every key of a range, and a key that is absent where there is none
             // (server/etcdserver/apply.go, `applyCompare`): true of an empty range alone.
             Condition::NobodyAnnounced => {
-                let (from, end) = self.announcements();
+                let (from, end) = list::range(&self.prefix);
                 vec![Compare::create_revision(from, CompareOp::Equal, 0).with_range(end)]
             }
         }
@@ -87,20 +83,14 @@ pub struct Bootstrap {
     session: Option<LeaseId>,
     /// The session was granted, as far as we know.
     granted: bool,
-    /// Keys that were warned about, so that each is once.
-    warned: HashSet<Vec<u8>>,
+    warned: Warned,
 }
 
 impl Bootstrap {
     pub(super) fn new(mut connection: Connection, prefix: &str) -> Self {
         connection.set_ttl(TTL);
         let keys = Keys::new(prefix);
-        Self { connection, keys, session: None, granted: false, warned: HashSet::new() }
-    }
-
-    /// How many endpoints there are.
-    pub fn endpoint_count(&self) -> usize {
-        self.connection.endpoint_count()
+        Self { connection, keys, session: None, granted: false, warned: Warned::default() }
     }
 
     /// The lease of our candidate, if there is one.
@@ -109,12 +99,25 @@ impl Bootstrap {
     }
 
     /// Reads everything at one revision, linearizably, and renews our lease side by side; a lease that
-    /// is gone is forgotten.
+    /// is gone is forgotten. Tried at each endpoint, as [`Registry::list`](super::Registry::list).
     ///
     /// # Errors
-    /// See [`Error`]; a read that failed is never an empty view. Safe to drop.
+    /// The last failure; a read that failed is never an empty view. Safe to drop.
     pub async fn look(&mut self) -> Result<View, Error> {
-        let (from, end) = self.keys.announcements();
+        let mut endpoints_left = self.connection.endpoint_count();
+        // Once: etcd took our token for stale.
+        let mut again = true;
+        loop {
+            match self.look_once().await {
+                Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+                Err(Error::StaleLogin(_)) if again => again = false,
+                other => return other,
+            }
+        }
+    }
+
+    async fn look_once(&mut self) -> Result<View, Error> {
+        let (from, end) = list::range(&self.keys.prefix);
         let all = GetOptions::new().with_prefix();
         let any = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
         let read = Txn::new()
@@ -166,7 +169,7 @@ impl Bootstrap {
             } else if let Some(name) = kv.key().strip_prefix(candidates.as_bytes()) {
                 match candidate(name, kv) {
                     Ok(candidate) => view.candidates.push(candidate),
-                    Err(reason) if self.warned.insert(kv.key().to_owned()) => {
+                    Err(reason) if self.warned.is_new(kv.key()) => {
                         warn!(key = decode(kv.key()), reason, "skipped a key that is no candidate");
                     }
                     Err(_) => {}

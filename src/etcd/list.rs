@@ -44,7 +44,7 @@ const MOST_WARNED: usize = 50_000;
 
 impl Warned {
     /// Whether `key` has to be warned about now.
-    fn is_new(&mut self, key: &[u8]) -> bool {
+    pub(super) fn is_new(&mut self, key: &[u8]) -> bool {
         if self.hashes.len() >= MOST_WARNED {
             self.hashes.clear();
         }

@@ -179,24 +179,12 @@ async fn ask(stored: &mut Bootstrap, me: &Candidate, within: Duration, wait: boo
 
 /// Looks, and makes the change that is next, if one is.
 async fn turn(stored: &mut Bootstrap, me: &Candidate) -> Result<Step, Error> {
-    let view = look(stored).await?;
+    let view = stored.look().await?;
     let step = bootstrap::decide(&view, me, stored.session());
     if let Step::Change(change, conditions) = &step {
         stored.change(change, Some(me), conditions).await?;
     }
     Ok(step)
-}
-
-/// At each endpoint, until one answers; once more where only the login was stale.
-async fn look(stored: &mut Bootstrap) -> Result<View, Error> {
-    let (mut endpoints_left, mut again) = (stored.endpoint_count(), true);
-    loop {
-        match stored.look().await {
-            Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
-            Err(Error::StaleLogin(_)) if again => again = false,
-            other => return other,
-        }
-    }
 }
 
 fn is_final(error: &Error) -> bool {
@@ -232,7 +220,7 @@ fn render(answer: Option<&Answer>, env: bool) -> String {
 }
 
 async fn show(stored: &mut Bootstrap) -> anyhow::Result<()> {
-    let view = look(stored).await.context("failed to read from etcd")?;
+    let view = stored.look().await.context("failed to read from etcd")?;
     print(&text(&view))
 }
 
@@ -285,7 +273,7 @@ async fn try_reset(
     stored: &mut Bootstrap,
     before: &mut Option<View>,
 ) -> Result<Option<Result<(), StillAnnounced>>, Error> {
-    let now = look(stored).await?;
+    let now = stored.look().await?;
     // The last try did it, and its answer was lost.
     if before.as_ref().is_some_and(|before| bootstrap::is_reset(before, &now)) {
         return Ok(Some(Ok(())));
