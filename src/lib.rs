@@ -14,7 +14,7 @@
 //! | [`publish`] | files kept up to date, DNS SRV answered |
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
-//! | [`backoff`], [`text`] | small tools |
+//! | [`backoff`], [`text`], [`thread`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
@@ -47,4 +47,5 @@ pub mod publish;
 pub mod render;
 pub mod snapshot;
 pub mod text;
+pub mod thread;
 pub mod verbs;

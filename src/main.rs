@@ -94,7 +94,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 signal = signal => Ok(Some(signal)),
             }
         }
-        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }) => {
+        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, state_dir: _, feeds }) => {
             let host = own_host_or_default(host)?;
             let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
             let connect = {

@@ -7,7 +7,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::gate;
-use crate::etcd::{Error, FormedMark};
+use crate::{
+    bootstrap::Epoch,
+    etcd::{Error, FormedMark, Marked},
+};
 
 /// How often it is looked whether it still stands there. A reset that a new cluster follows, and a
 /// store that lost its data, are healed by it.
@@ -25,9 +28,9 @@ pub async fn tell(mark: Option<FormedMark>, gate: gate::Settings) -> Infallible 
     let mut warned = false;
     loop {
         until_200(&gate).await;
-        match mark.put().await {
-            Ok(true) => info!(key = mark.key(), "the cluster has formed"),
-            Ok(false) => debug!(key = mark.key(), "the cluster had formed"),
+        match mark.put(Epoch::default()).await {
+            Ok(Marked::Now) => info!(key = mark.key(), "the cluster has formed"),
+            Ok(_) => debug!(key = mark.key(), "the cluster had formed"),
             Err(Error::Refused(reason)) => {
                 if !std::mem::replace(&mut warned, true) {
                     warn!(

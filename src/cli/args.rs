@@ -101,6 +101,9 @@ pub(super) struct Announce {
     /// Longest time for the withdrawal
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_STOP_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
     pub stop_timeout: Duration,
+    /// Where this host notes that its node is in a cluster, for bootstrap
+    #[arg(long, value_name = "DIR", env = "CRATE_DISCOVERY_STATE_DIR", hide_env = true)]
+    pub state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub feeds: Feeds,
     #[command(flatten)]
@@ -129,8 +132,8 @@ pub(super) struct Hosts {
     /// Wait until there are N hosts
     #[arg(long, value_name = "N", value_parser = count)]
     pub wait_for: Option<u32>,
-    /// Longest time for --wait-for [default: 60s]
-    #[arg(long, value_name = "TIME", requires = "wait_for", value_parser = duration)]
+    /// Longest time for all of it [default: 60s with --wait-for, else one try of each endpoint]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub connection: Connection,
@@ -154,9 +157,18 @@ pub(super) struct Bootstrap {
     /// Replace this file instead of printing; without an answer it names nobody
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Wait for the others for ever; --timeout is then for etcd alone
+    /// Wait for the others and for etcd for ever; --timeout is then for a node that has data
     #[arg(long, requires = "expect")]
     pub wait: bool,
+    /// How long all have to be there, with nobody announced; after a failure of etcd 3 times that
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub hold: Duration,
+    /// Where this host notes that its node is in a cluster; the same as of announce
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// CrateDB's path.data: a node that has data starts also while etcd is away
+    #[arg(long, value_name = "DIR")]
+    pub node_data: Option<PathBuf>,
     /// Show what is stored
     #[arg(long, conflicts_with_all = ["expect", "node_name", "output", "reset"])]
     pub show: bool,

@@ -6,7 +6,7 @@ mod feeds;
 mod validate;
 mod values;
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
@@ -87,6 +87,8 @@ pub struct Announce {
     pub gate: gate::Settings,
     /// Longest time for a withdrawal.
     pub stop_timeout: Duration,
+    /// Where this host keeps its notes.
+    pub state_dir: Option<PathBuf>,
     /// What to keep current besides.
     pub feeds: Feeds,
 }
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 32] = [
+    const FLAGS: [&str; 34] = [
         "--host",
         "--http",
         "--transport",
@@ -182,6 +184,8 @@ mod tests {
         "--expect",
         "--node-name",
         "--timeout",
+        "--state-dir",
+        "--node-data",
     ];
 
     proptest! {

@@ -34,6 +34,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             rise,
             fall,
             stop_timeout,
+            state_dir,
             feeds,
             connection,
         }) => {
@@ -47,7 +48,8 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                 gate::Settings { checks, interval: check_interval, timeout: check_timeout, rise, fall };
             let announcement = Announcement { http, transport, psql, address };
             let feeds = feeds.validate()?;
-            (connection, Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }))
+            let announce = Announce { host, announcement, ttl, gate, stop_timeout, state_dir, feeds };
+            (connection, Verb::Announce(announce))
         }
         args::Verb::Hosts(args::Hosts {
             format,
@@ -59,8 +61,10 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             timeout,
             connection,
         }) => {
-            let wait_for = wait_for.map(|hosts| (hosts as usize, timeout.unwrap_or(DEFAULT_WAIT)));
-            (connection, Verb::Hosts(hosts::Options { format, port, exclude, output, allow_stale, wait_for }))
+            let within = timeout.or(wait_for.map(|_| DEFAULT_WAIT));
+            let wait_for = wait_for.map(|hosts| hosts as usize);
+            let options = hosts::Options { format, port, exclude, output, allow_stale, wait_for, within };
+            (connection, Verb::Hosts(options))
         }
         args::Verb::Watch(args::Watch { format, port, exclude, output, feeds, connection }) => {
             let feeds = feeds.validate()?;
@@ -73,6 +77,9 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             format,
             output,
             wait,
+            hold,
+            state_dir,
+            node_data,
             show,
             reset,
             yes,
@@ -91,8 +98,17 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                 (Some(expect), Some(name)) => {
                     let env = format == args::BootstrapFormat::Env;
                     let within = timeout;
-                    let agree = bootstrap::Agree { expect, name, within, wait, env, output };
-                    bootstrap::Options::Agree(agree)
+                    bootstrap::Options::Agree(bootstrap::Agree {
+                        expect,
+                        name,
+                        within,
+                        wait,
+                        hold,
+                        state_dir,
+                        node_data,
+                        env,
+                        output,
+                    })
                 }
                 // Clap asks for both.
                 _ => return Err("\"--expect\" and \"--node-name\" are missing: allowed is both".to_owned()),
