@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | [`cli`] | the command line; the only user of clap |
 //! | [`exit`] | exit codes and what leads to each |
-//! | [`announce`] | the announcer: a pure state machine, the shell around it, the gate |
+//! | [`announce`] | the announcer: a pure state machine, the shell around it |
+//! | [`node`] | what we ask our own CrateDB: the gate |
 //! | [`bootstrap`] | who may elect the first master: the rules, pure |
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current |
@@ -42,6 +43,7 @@ pub mod etcd;
 pub mod exit;
 pub mod feeds;
 pub mod host;
+pub mod node;
 pub mod process;
 pub mod publish;
 pub mod render;

@@ -8,11 +8,12 @@ use std::{
 
 use anyhow::Context;
 use crate_discovery::{
-    announce::{self, Notice, Supervisor, formed, gate::Check},
+    announce::{self, Notice, Supervisor, formed},
     cli::{self, Announce, Invocation, LogFormat, Outcome, Status, Verb},
     etcd::Registry,
     exit, feeds,
     host::{self, Host},
+    node::gate::Check,
     process::{logging, shutdown, systemd},
     verbs::{
         bootstrap, hosts,

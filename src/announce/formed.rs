@@ -6,8 +6,10 @@ use std::{convert::Infallible, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::gate;
-use crate::etcd::{Error, FormedMark};
+use crate::{
+    etcd::{Error, FormedMark},
+    node::gate,
+};
 
 /// How often it is looked whether it still stands there. A reset that a new cluster follows, and a
 /// store that lost its data, are healed by it.

@@ -1,8 +1,6 @@
 //! Keeps one host announced: the shell that does what the state machine in [`state`] says.
 
-mod any_certificate;
 pub mod formed;
-pub mod gate;
 mod report;
 pub mod state;
 
@@ -21,11 +19,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    gate::Verdict,
     report::{report, status_line},
     state::{Action, Ending, Event, Machine},
 };
-use crate::etcd::{Claimed, Error, LeaseId, OwnKey, Sight};
+use crate::{
+    etcd::{Claimed, Error, LeaseId, OwnKey, Sight},
+    node::gate::{self, Verdict},
+};
 
 /// A key that somebody keeps taking away is put back at most this often.
 const REPAIR_EVERY: Duration = Duration::from_secs(1);

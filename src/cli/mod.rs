@@ -12,11 +12,11 @@ use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    announce::gate,
     announcement::Announcement,
     etcd,
     feeds::Feeds,
     host::Host,
+    node::gate,
     verbs::{bootstrap, hosts, watch},
 };
 

@@ -4,7 +4,6 @@ use std::{env, net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{Announce, Invocation, Status, Verb, args, values};
 use crate::{
-    announce::gate,
     announcement::Announcement,
     etcd::{
         self,
@@ -12,6 +11,7 @@ use crate::{
         parse_endpoints,
     },
     host::Host,
+    node::gate,
     verbs::{bootstrap, hosts, watch},
 };
 

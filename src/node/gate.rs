@@ -97,7 +97,7 @@ impl Check {
 
     /// Whether the answer is 200, which is how a CrateDB node says that a master is elected. The
     /// caller bounds the time. Safe to drop.
-    pub(super) async fn answers_200(&self) -> bool {
+    pub(crate) async fn answers_200(&self) -> bool {
         // "HTTP/1.1 200"
         let head = self.probe(12).await.unwrap_or_default();
         head.starts_with(b"HTTP/1.") && head.get(8..12) == Some(b" 200")

@@ -1,0 +1,4 @@
+//! What we ask our own CrateDB.
+
+mod any_certificate;
+pub mod gate;
