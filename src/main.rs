@@ -13,6 +13,7 @@ use crate_discovery::{
     etcd::Registry,
     exit, feeds,
     host::{self, Host},
+    names::Names,
     node::gate::Check,
     process::{logging, shutdown, systemd},
     verbs::{
@@ -117,8 +118,10 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             );
             let by = host.clone();
             let target = announcement.address.unwrap_or(host);
+            let names = Names::new();
+            let known = names.clone();
             tokio::spawn(async move {
-                if host::is_loopback_only(&target, LOOKUP).await {
+                if known.is_loopback_only(&target, LOOKUP).await {
                     warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");
                 }
             });
