@@ -14,7 +14,7 @@ use crate_discovery::{
     exit, feeds,
     host::{self, Host},
     names::Names,
-    node::gate::Check,
+    node::{self, check::Check},
     process::{logging, shutdown, systemd},
     verbs::{
         bootstrap, hosts,
@@ -116,6 +116,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 checks,
                 "starting"
             );
+            let (probes, reports) = node::channel(&gate);
             let by = host.clone();
             let target = announcement.address.unwrap_or(host);
             let names = Names::new();
@@ -137,13 +138,15 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 drop(stop_feeds);
             };
             // With a connection of its own, so that it is never in the way.
-            let asks = gate.checks.iter().any(Check::is_http);
+            let asks = gate.checks.iter().any(Check::asks_cratedb);
             let mark = asks.then(|| Registry::new(etcd, prefix)).transpose()?;
-            let formed = formed::tell(mark.map(|registry| registry.formed_mark(&by)), gate.clone());
-            let announcing = announce::run(own_key, gate, stop_timeout, shutdown, supervisor);
+            let formed = formed::tell(mark.map(|registry| registry.formed_mark(&by)), reports.clone());
+            let probing = node::gate::run(gate, names, probes);
+            let announcing = announce::run(own_key, reports, stop_timeout, shutdown, supervisor);
             let ended = tokio::select! {
                 ended = announcing => ended,
                 never = feeding => match never {},
+                never = probing => match never {},
                 never = formed => match never {},
             };
             ended.map(|()| None).map_err(Into::into)

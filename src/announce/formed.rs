@@ -3,12 +3,12 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::{
     etcd::{Error, FormedMark},
-    node::gate,
+    node::Reports,
 };
 
 /// How often it is looked whether it still stands there. A reset that a new cluster follows, and a
@@ -19,14 +19,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Between two tries where etcd refuses: the role may be given the permission.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
-/// Waits until an HTTP check is answered with 200 and then says so, again and again; a refusal is
-/// warned about once, and tried again. Without a `mark`, as where no check is one of HTTP, it does
+/// Waits until the node says that it knows a master and then notes it, again and again; a refusal is
+/// warned about once, and tried again. Without a `mark`, as where no check asks CrateDB itself, it does
 /// nothing. Safe to drop.
-pub async fn tell(mark: Option<FormedMark>, gate: gate::Settings) -> Infallible {
+pub async fn tell(mark: Option<FormedMark>, mut reports: Reports) -> Infallible {
     let Some(mut mark) = mark else { return std::future::pending().await };
     let mut warned = false;
     loop {
-        until_200(&gate).await;
+        until_master(&mut reports).await;
         match mark.put().await {
             Ok(true) => info!(key = mark.key(), "the cluster has formed"),
             Ok(false) => debug!(key = mark.key(), "the cluster had formed"),
@@ -52,15 +52,9 @@ pub async fn tell(mark: Option<FormedMark>, gate: gate::Settings) -> Infallible 
     }
 }
 
-async fn until_200(gate: &gate::Settings) {
-    let mut ticks = interval(gate.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        for check in gate.checks.iter().filter(|check| check.is_http()) {
-            if timeout(gate.timeout, check.answers_200()).await == Ok(true) {
-                return;
-            }
-        }
+async fn until_master(reports: &mut Reports) {
+    if reports.wait_for(|report| report.told.has_master()).await.is_err() {
+        // Nobody probes any more.
+        std::future::pending().await
     }
 }

@@ -12,10 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::watch,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::{
@@ -24,7 +21,7 @@ use self::{
 };
 use crate::{
     etcd::{Claimed, Error, LeaseId, OwnKey, Sight},
-    node::gate::{self, Verdict},
+    node::{Reports, Verdict},
 };
 
 /// A key that somebody keeps taking away is put back at most this often.
@@ -79,25 +76,23 @@ pub enum Notice {
     Stopping,
 }
 
-/// Announces until `shutdown` resolves, then withdraws within `stop_timeout`. Nothing else ends it.
+/// Announces while `reports` say that the gate is open, until `shutdown` resolves, then withdraws within `stop_timeout`. Nothing else ends it.
 ///
 /// # Errors
 /// [`NotWithdrawn`]. When dropped, the key ends with its lease.
 pub async fn run(
     mut own_key: OwnKey,
-    gate: gate::Settings,
+    mut reports: Reports,
     stop_timeout: Duration,
     shutdown: impl Future<Output = ()>,
     supervisor: Option<Supervisor<'_>>,
 ) -> Result<(), NotWithdrawn> {
-    let (gate_sender, mut gate_moved) = watch::channel(Verdict::at_first(&gate));
-    let mut probing = pin!(gate::run(gate, gate_sender));
     let mut shutdown = pin!(shutdown);
     let mut time_up = pin!(sleep(Duration::ZERO));
     // How long a grant or put may still be on its way after shutdown: its endpoint may be dead.
     let mut cut = pin!(sleep(Duration::ZERO));
     let (mut stopping, mut hurried) = (false, false);
-    let mut gate_open = gate_moved.borrow().is_open();
+    let mut gate_open = reports.borrow().verdict.is_open();
     let mut machine = Machine::new(gate_open);
     let mut pace = Pace::default();
     let silent_since = Rc::clone(&pace.silent_since);
@@ -114,7 +109,7 @@ pub async fn run(
             (supervisor.tell)(notice, &status_line(&key, machine.state(), &contact, verdict));
         }
     };
-    tell(Notice::Ready, &machine, &gate_moved.borrow());
+    tell(Notice::Ready, &machine, &reports.borrow().verdict);
     loop {
         let action = machine.action();
         if let Action::Finish(ending) = action {
@@ -135,17 +130,17 @@ pub async fn run(
                         continue;
                     }
                     event = &mut work => (event, true),
-                    Ok(()) = gate_moved.changed() => {
-                        let open = gate_moved.borrow_and_update().is_open();
+                    Ok(()) = reports.changed() => {
+                        let open = reports.borrow_and_update().verdict.is_open();
                         if open == gate_open {
-                            tell(Notice::Alive, &machine, &gate_moved.borrow());
+                            tell(Notice::Alive, &machine, &reports.borrow().verdict);
                             continue;
                         }
                         gate_open = open;
                         (if open { Event::GateOpened } else { Event::GateClosed }, false)
                     }
                     () = beat(&mut pulse) => {
-                        tell(Notice::Alive, &machine, &gate_moved.borrow());
+                        tell(Notice::Alive, &machine, &reports.borrow().verdict);
                         continue;
                     }
                     () = &mut shutdown, if !stopping => {
@@ -157,13 +152,12 @@ pub async fn run(
                     }
                     () = &mut time_up, if stopping => (Event::TimeUp, false),
                     () = &mut cut, if stopping && !hurried => (Event::Unanswered, true),
-                    never = &mut probing => match never {},
                 };
                 let before = machine.state().clone();
                 machine.on(event.clone(), LeaseId::random());
                 report(&key, &before, &event, machine.state());
                 let notice = if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive };
-                tell(notice, &machine, &gate_moved.borrow());
+                tell(notice, &machine, &reports.borrow().verdict);
                 // An action that is still asked for is carried on; above all, nothing that changes
                 // etcd is abandoned on its way.
                 if done || machine.action() != action {

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 use super::state::{Ending, Event, State, Step};
 use crate::{
     etcd::{Contact, Content, Sight},
-    node::gate::Verdict,
+    node::Verdict,
     text::escape,
 };
 

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 32] = [
+    const FLAGS: [&str; 35] = [
         "--host",
         "--http",
         "--transport",
@@ -159,6 +159,9 @@ mod tests {
         "--check",
         "--check-interval",
         "--check-timeout",
+        "--check-user",
+        "--check-password-file",
+        "--cluster-name",
         "--rise",
         "--fall",
         "--stop-timeout",
