@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | [`cli`] | the command line; the only user of clap |
 //! | [`exit`] | exit codes and what leads to each |
-//! | [`announce`] | the announcer: a pure state machine, the shell around it, the gate |
+//! | [`announce`] | the announcer: a pure state machine, the shell around it |
+//! | [`node`] | what we ask our own CrateDB: checks, the gate |
 //! | [`bootstrap`] | who may elect the first master: the rules, pure |
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current |
@@ -14,6 +15,7 @@
 //! | [`publish`] | files kept up to date, DNS SRV answered |
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
+//! | [`names`] | addresses of names, looked up beside whatever needs them |
 //! | [`backoff`], [`text`], [`thread`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
@@ -42,6 +44,8 @@ pub mod etcd;
 pub mod exit;
 pub mod feeds;
 pub mod host;
+pub mod names;
+pub mod node;
 pub mod process;
 pub mod publish;
 pub mod render;

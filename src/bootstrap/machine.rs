@@ -51,6 +51,11 @@ impl MachineId {
         read(MACHINE_ID).or_else(|| read(BOOT_ID)).ok_or(NoMachineId)
     }
 
+    /// Of a machine that has no id; no machine that has one has this one.
+    pub(super) fn unknown() -> Self {
+        Self("0".repeat(32))
+    }
+
     /// From 32 hex digits, with or without dashes. Anything else, such as the word `uninitialized` of
     /// an image, is no id.
     pub fn derive(text: &str) -> Option<Self> {

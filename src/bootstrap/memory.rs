@@ -38,6 +38,20 @@ impl Memory {
         Self { directory, prefix: prefix.to_owned(), machine }
     }
 
+    /// As [`Memory::new`], for the machine that we run on. One that has no id, as in an empty chroot, remembers nothing,
+    /// with a warning.
+    pub fn of_this_machine(directory: Option<PathBuf>, prefix: &str) -> Self {
+        match MachineId::of_this_machine() {
+            Ok(machine) => Self::new(directory, prefix, machine),
+            Err(error) => {
+                if directory.is_some() {
+                    warn!(reason = %error, "this host can note nothing");
+                }
+                Self::new(None, prefix, MachineId::unknown())
+            }
+        }
+    }
+
     /// The prefix that the notes are of.
     pub fn prefix(&self) -> &str {
         &self.prefix

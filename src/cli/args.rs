@@ -8,7 +8,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
 use super::feeds::Feeds;
-use super::values::{count, duration, expect, host, log_filter, port, prefix, ttl};
+use super::values::{cluster, count, duration, expect, host, log_filter, port, prefix, ttl};
 use crate::{announcement::Port, host::Host, render::Format};
 
 /// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
@@ -83,7 +83,7 @@ pub(super) struct Announce {
     /// How long the key outlives a crash, 5s to 24h
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_TTL", hide_env = true, default_value = "60s", value_parser = ttl)]
     pub ttl: Duration,
-    /// tcp://host:port or http(s)://host[:port][/path]; may repeat
+    /// crate[+https]://host[:port], tcp://, http(s)://; may repeat
     #[arg(long, value_name = "URL", env = "CRATE_DISCOVERY_CHECK", hide_env = true, value_delimiter = ',', action = ArgAction::Append)]
     pub check: Vec<String>,
     /// From one probe to the next
@@ -92,6 +92,15 @@ pub(super) struct Announce {
     /// Longest time for one check
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_CHECK_TIMEOUT", hide_env = true, default_value = "1s", value_parser = duration)]
     pub check_timeout: Duration,
+    /// User of CrateDB for the crate:// checks
+    #[arg(long, value_name = "NAME", env = "CRATE_DISCOVERY_CHECK_USER", hide_env = true)]
+    pub check_user: Option<String>,
+    /// The check user's password, read anew for each probe
+    #[arg(long, value_name = "FILE", env = "CRATE_DISCOVERY_CHECK_PASSWORD_FILE", hide_env = true)]
+    pub check_password_file: Option<PathBuf>,
+    /// CrateDB's cluster.name; another cluster's node is a bad one
+    #[arg(long, value_name = "NAME", env = "CRATE_DISCOVERY_CLUSTER_NAME", hide_env = true, value_parser = cluster)]
+    pub cluster_name: Option<String>,
     /// Good probes in a row until announced
     #[arg(long, value_name = "N", env = "CRATE_DISCOVERY_RISE", hide_env = true, default_value = "1", value_parser = count)]
     pub rise: u32,

@@ -12,11 +12,11 @@ use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    announce::gate,
     announcement::Announcement,
     etcd,
     feeds::Feeds,
     host::Host,
+    node::gate,
     verbs::{bootstrap, hosts, watch},
 };
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 34] = [
+    const FLAGS: [&str; 37] = [
         "--host",
         "--http",
         "--transport",
@@ -161,6 +161,9 @@ mod tests {
         "--check",
         "--check-interval",
         "--check-timeout",
+        "--check-user",
+        "--check-password-file",
+        "--cluster-name",
         "--rise",
         "--fall",
         "--stop-timeout",
