@@ -79,7 +79,11 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     }
     let endpoints = etcd.endpoints.join(",");
     let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
-    let registry = Registry::new(etcd.clone(), prefix.clone())?;
+    // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
+    if !matches!(verb, Verb::Bootstrap(_)) {
+        etcd.read_files()?;
+    }
+    let registry = Registry::new(etcd.clone(), prefix.clone());
     match verb {
         Verb::Hosts(options) => tokio::select! {
             done = hosts::run(registry, options) => done.map(|()| None),
@@ -144,7 +148,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             // With a connection of its own, so that it is never in the way.
             let noting = Noting {
                 memory: Memory::of_this_machine(state_dir, &prefix),
-                mark: Registry::new(etcd, prefix)?.formed_mark(&by),
+                mark: Registry::new(etcd, prefix).formed_mark(&by),
                 asks_cratedb: gate.checks.iter().any(Check::asks_cratedb),
             };
             let (claims, claimed) = watch::channel(0);

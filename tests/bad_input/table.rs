@@ -233,7 +233,6 @@ pub fn flags() -> Vec<Row> {
             .env("CRATE_DISCOVERY_CHECK", "tcp://a:1,ftp://b:1"),
         hosts(&["--allow-stale"], 2, &["--allow-stale", "--output"]),
         row("status", &["--self", "--host", "a"], 2, &["--self", "--host"]),
-        hosts(&["--timeout", "5s"], 2, &["--timeout", "--wait-for"]),
         announce(&["--seed-file-in-place"], 2, &["\"--seed-file-in-place\"", "\"--seed-file\"", "allowed"]),
         row(
             "watch",
