@@ -77,13 +77,14 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     for warning in warnings {
         warn!("{warning}");
     }
-    let endpoints = etcd.endpoints.join(",");
+    let endpoints = etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let names = Names::new();
     let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
     // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
     if !matches!(verb, Verb::Bootstrap(_)) {
         etcd.read_files()?;
     }
-    let registry = Registry::new(etcd.clone(), prefix.clone());
+    let registry = Registry::new(etcd.clone(), names.clone(), prefix.clone());
     match verb {
         Verb::Hosts(options) => tokio::select! {
             done = hosts::run(registry, options) => done.map(|()| None),
@@ -108,8 +109,8 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             let host = own_host_or_default(host)?;
             let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
             let connect = {
-                let (etcd, prefix) = (etcd.clone(), prefix.clone());
-                || Registry::new(etcd, prefix)
+                let (etcd, names, prefix) = (etcd.clone(), names.clone(), prefix.clone());
+                || Registry::new(etcd, names, prefix)
             };
             let feeding = feeds::follow(feeds, connect, feeds_stopped)?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -127,7 +128,6 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             let (probes, reports) = node::channel(&gate);
             let by = host.clone();
             let target = announcement.address.unwrap_or(host);
-            let names = Names::new();
             let known = names.clone();
             tokio::spawn(async move {
                 if known.is_loopback_only(&target, LOOKUP).await {
@@ -148,7 +148,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             // With a connection of its own, so that it is never in the way.
             let noting = Noting {
                 memory: Memory::of_this_machine(state_dir, &prefix),
-                mark: Registry::new(etcd, prefix).formed_mark(&by),
+                mark: Registry::new(etcd, names.clone(), prefix).formed_mark(&by),
                 asks_cratedb: gate.checks.iter().any(Check::asks_cratedb),
             };
             let (claims, claimed) = watch::channel(0);

@@ -3,25 +3,40 @@
 /// Longest text from elsewhere that is shown, in characters.
 const LONGEST: usize = 200;
 
-/// Bytes that somebody else wrote, as a text for a log field, which the log quotes and escapes: cut
-/// when long, with `\xff` for what is not UTF-8.
+/// Bytes that somebody else wrote, as a text for a log field: cut when long, with `\xff` for what is not UTF-8 and
+/// `\u{202e}` for what is not printable, control characters and marks that turn the direction of writing among them. A
+/// log in JSON would show those as they are.
 pub fn decode(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for c in head(bytes).chars() {
+        match c {
+            // The log quotes these itself.
+            '"' | '\'' | '\\' => text.push(c),
+            _ => text.extend(c.escape_debug()),
+        }
+    }
+    cut(text)
+}
+
+/// As [`decode`], and safe to print anywhere, between quotes as well: one line, quotes and backslashes escaped.
+pub fn escape(bytes: &[u8]) -> String {
+    cut(head(bytes).escape_debug().to_string())
+}
+
+/// The beginning of `bytes` as a text, one character longer than what is shown where there is more.
+fn head(bytes: &[u8]) -> String {
     // No need to decode a megabyte to show a line; a character has at most four bytes.
-    let head = &bytes[..bytes.len().min(4 * LONGEST)];
+    let head = &bytes[..bytes.len().min(4 * (LONGEST + 1))];
     let mut text = String::new();
     for chunk in head.utf8_chunks() {
         text.push_str(chunk.valid());
         text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
     }
-    if text.chars().count() > LONGEST || head.len() < bytes.len() {
-        text = text.chars().take(LONGEST).chain(['…']).collect();
-    }
     text
 }
 
-/// As [`decode`], and safe to print anywhere: one line, no control characters.
-pub fn escape(bytes: &[u8]) -> String {
-    decode(bytes).escape_debug().to_string()
+fn cut(text: String) -> String {
+    if text.chars().count() > LONGEST { text.chars().take(LONGEST).chain(['…']).collect() } else { text }
 }
 
 /// An I/O error as a person says it: "no such file or directory", without "(os error 2)".
@@ -61,14 +76,21 @@ mod tests {
         assert_eq!(escape(b"/services/crate/a\n\x1b[31m"), "/services/crate/a\\n\\u{1b}[31m");
         assert_eq!(escape(&vec![b'x'; 1_000_000]).chars().count(), LONGEST + 1);
         assert_eq!(decode(b"a\xff\xfeb"), "a\\xff\\xfeb");
+        assert_eq!(decode("\u{202e}a\u{9b}31m \"é\"".as_bytes()), "\\u{202e}a\\u{9b}31m \"é\"");
+        let turned = "\u{202e}".repeat(1000);
+        assert_eq!(decode(turned.as_bytes()).chars().count(), LONGEST + 1);
     }
 
     proptest! {
         #[test]
         fn escaped_bytes_are_one_printable_line(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let escaped = escape(&bytes);
-            prop_assert!(escaped.chars().all(|c| !c.is_control()));
-            prop_assert!(decode(&bytes).chars().count() <= LONGEST + 1);
+            let decoded = decode(&bytes);
+            for text in [&escaped, &decoded] {
+                let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+                prop_assert!(!text.contains(|c: char| c.is_control() || turns(c)));
+                prop_assert!(text.chars().count() <= LONGEST + 1);
+            }
         }
     }
 }

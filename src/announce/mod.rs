@@ -1,6 +1,7 @@
 //! Keeps one host announced: the shell that does what the state machine in [`state`] says.
 
 pub mod noting;
+mod repairs;
 mod report;
 pub mod state;
 
@@ -19,6 +20,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
+    repairs::Budget,
     report::{report, status_line},
     state::{Action, Ending, Event, Machine},
 };
@@ -27,8 +29,6 @@ use crate::{
     node::{Reports, Verdict},
 };
 
-/// A key that somebody keeps taking away is put back at most this often.
-const REPAIR_EVERY: Duration = Duration::from_secs(1);
 /// A loss discovered after an outage is claimed within this long, so that a fleet does not return
 /// in one instant.
 const SPREAD: Duration = Duration::from_millis(500);
@@ -120,7 +120,6 @@ pub async fn run(
         if let Action::Finish(ending) = action {
             return finish(ending, &own_key, stop_timeout);
         }
-        let in_flight = own_key.hurried_attempt(stop_timeout);
         let silent = silent_since.get().filter(|since| said_silent != Some(*since));
         let overdue = silent.map_or_else(Instant::now, |since| since + own_key.ttl());
         {
@@ -152,7 +151,7 @@ pub async fn run(
                         info!("withdrawing");
                         stopping = true;
                         time_up.set(sleep(stop_timeout));
-                        cut.set(sleep(in_flight));
+                        cut.set(sleep(stop_timeout / 2));
                         (Event::Shutdown, false)
                     }
                     () = &mut time_up, if stopping => (Event::TimeUp, false),
@@ -190,17 +189,24 @@ async fn beat(pulse: &mut Option<Interval>) {
 
 /// Does what the machine asks for, once, and tells what came of it.
 async fn perform(own_key: &mut OwnKey, action: &Action, pace: &mut Pace) -> Event {
+    if *action != Action::Pause {
+        pace.resume_at = None;
+    }
     let done = match action {
         Action::Idle | Action::Finish(_) => std::future::pending().await,
         Action::Pause => {
-            sleep_until(pace.resume_at()).await;
+            let resume_at = match pace.resume_at {
+                Some(resume_at) => resume_at,
+                None => pace.repairs.take(Instant::now()) + pace.spread(),
+            };
+            pace.resume_at = Some(resume_at);
+            sleep_until(resume_at).await;
             Ok(Event::Paused)
         }
         Action::Look(lease) => own_key.look(*lease).await.map(Event::Seen),
         Action::Grant(lease) => own_key.grant(*lease).await.map(|()| Event::Granted),
         Action::Put(lease, sight) => own_key.put(*lease, sight).await.map(|claimed| match claimed {
             Claimed::Put(sight) => {
-                pace.claimed = Some(Instant::now());
                 pace.silent_since.set(None);
                 Event::Put(sight)
             }
@@ -242,8 +248,10 @@ async fn hold(
 /// How soon a loss is claimed again.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When the key was put last.
-    claimed: Option<Instant>,
+    /// How often the key may be put back at once.
+    repairs: Budget,
+    /// When the pause that goes on is over: it may be begun more than once.
+    resume_at: Option<Instant>,
     /// The last change was seen on a live watch, not discovered after an outage.
     seen_live: bool,
     /// Since when our lease could not be renewed.
@@ -251,10 +259,9 @@ struct Pace {
 }
 
 impl Pace {
-    fn resume_at(&self) -> Instant {
-        let now = Instant::now();
-        let spread = if self.seen_live { Duration::ZERO } else { SPREAD.mul_f64(fastrand::f64()) };
-        self.claimed.map_or(now, |claimed| now.max(claimed + REPAIR_EVERY)).max(now + spread)
+    /// A loss that was discovered after an outage is claimed a moment later than one that was seen to happen.
+    fn spread(&self) -> Duration {
+        if self.seen_live { Duration::ZERO } else { SPREAD.mul_f64(fastrand::f64()) }
     }
 }
 

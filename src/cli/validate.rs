@@ -1,12 +1,12 @@
 //! From what was typed to options that fit together.
 
-use std::{env, net::IpAddr, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use super::{Announce, Invocation, Status, Verb, args, values};
 use crate::{
     announcement::Announcement,
     etcd::{
-        self,
+        self, Endpoint,
         credentials::{Login, Password, Secret, TlsFiles},
         parse_endpoints,
     },
@@ -172,7 +172,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
         format!("invalid value for \"--endpoints\"{}: {why}", taken_from("ETCDCTL_ENDPOINTS", &endpoints))
     })?;
     let login = login(user, password_file)?;
-    if login.is_some() && urls.iter().any(|endpoint| is_plain_and_remote(endpoint)) {
+    if login.is_some() && urls.iter().any(is_plain_and_remote) {
         warnings.push("the password goes over http to another machine: use https".to_owned());
     }
     let etcd = etcd::Options { endpoints: urls, tls, login, request_timeout };
@@ -275,11 +275,8 @@ fn tells_a_password(check: &Check) -> Option<String> {
     }
 }
 
-fn is_plain_and_remote(endpoint: &str) -> bool {
-    let Some(authority) = endpoint.strip_prefix("http://") else { return false };
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
-    match host.parse::<IpAddr>() {
-        Ok(ip) => !ip.is_loopback(),
-        Err(_) => host != "localhost",
-    }
+fn is_plain_and_remote(endpoint: &Endpoint) -> bool {
+    let host = endpoint.host();
+    let is_loopback = host.ip().map_or(host.as_str() == "localhost", |ip| ip.is_loopback());
+    !endpoint.is_https() && !is_loopback
 }

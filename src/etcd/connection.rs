@@ -1,32 +1,38 @@
-//! One member at a time: a client for a single endpoint, left for the next one on any failure.
+//! One member at a time: a client for a single address, left for the next one on any failure.
 //!
 //! A balancing channel would send its share of all requests to a dead member for ever (measured:
 //! a quarter of the requests fail with one of three members down).
 
-use std::{future::Future, rc::Rc, time::Duration};
+use std::{future::Future, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use etcd_client::{Client, ConnectOptions};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
 use tracing::debug;
 
 use super::{
     credentials::{Login, TlsFiles},
+    dial::{Credentials, Member, dial},
+    endpoint::Endpoint,
     error::Error,
     outage::{Contact, Outage},
+    patience::Patience,
+    round::{Round, Target},
     timing::Timing,
 };
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, names::Names, text::plain_io, thread};
 
-/// Pings are a backstop against half-open connections. Etcd tolerates no more than one in 5 s and
-/// none without a stream (embed/config.go, `DefaultGRPCKeepAliveMinTime`).
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How an attempt that ran out of time is said.
+const NO_ANSWER: &str = "no answer in time";
+/// Between two rounds of requests beside each other that nobody answered.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Where etcd is and how to get in: the connection options of the command line, validated.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// URLs, all http or all https, at least one.
-    pub endpoints: Vec<String>,
+    /// All http or all https, at least one.
+    pub endpoints: Vec<Endpoint>,
     /// TLS material.
     pub tls: TlsFiles,
     /// User and password, where etcd wants them.
@@ -35,20 +41,45 @@ pub struct Options {
     pub request_timeout: Duration,
 }
 
+impl Options {
+    /// Reads the credentials once, so that a file which cannot be used is known at the start.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn read_files(&self) -> Result<(), Error> {
+        self.credentials().map(drop)
+    }
+
+    fn credentials(&self) -> Result<Credentials, Error> {
+        let is_https = self.endpoints.iter().any(Endpoint::is_https);
+        let tls = if is_https { Some(self.tls.read()?) } else { None };
+        let login = match &self.login {
+            Some(login) => Some((login.user.clone(), login.read_password()?)),
+            None => None,
+        };
+        Ok(Credentials { tls, login })
+    }
+}
+
 /// The connection to one member, and the way to the next.
 #[derive(Debug)]
 pub struct Connection {
-    options: Options,
+    options: Arc<Options>,
     timing: Timing,
-    /// Revoking under a deadline: attempts are cut so that every endpoint gets its turn.
+    /// Everything has to be done within this: requests go out beside each other; see [`Connection::ask_beside`].
     hurry: Option<Duration>,
     holds_lease: bool,
-    current: usize,
-    client: Option<ClientInUse>,
+    round: Round,
+    /// The last endpoint that was left was the last of its round.
+    round_is_over: bool,
+    /// An attempt of this round ran out of time: it may have been too short.
+    timed_out: bool,
+    client: Option<Member>,
     /// Something came back over this client.
     proven: bool,
     /// A fresh login was tried because of a stale one and nothing has succeeded since.
     login_renewed: bool,
+    patience: Patience,
     /// Between rounds that nobody answered.
     round_backoff: Backoff,
     /// Between refusals. Other requests may well be answered in the meantime.
@@ -58,57 +89,36 @@ pub struct Connection {
     contact: Rc<Contact>,
 }
 
-struct ClientInUse(Client);
-
-impl std::fmt::Debug for ClientInUse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
-}
-
-/// A client to try, and until when its first answer has to be there.
+/// A client to try, since when, and until when its first answer has to be there.
 pub(super) struct Attempt {
-    pub(super) client: Client,
+    pub(super) client: Member,
+    pub(super) began: Instant,
     pub(super) deadline: Instant,
-}
-
-impl Options {
-    /// Reads the credentials once, so that a file which cannot be used is known at the start.
-    ///
-    /// # Errors
-    /// [`Error::Unusable`].
-    pub fn read_files(&self) -> Result<(), Error> {
-        if self.endpoints.iter().any(|endpoint| endpoint.starts_with("https:")) {
-            self.tls.read()?;
-        }
-        if let Some(login) = &self.login {
-            login.read_password()?;
-        }
-        Ok(())
-    }
 }
 
 impl Connection {
     /// Nothing is read or sent yet.
-    pub(super) fn new(mut options: Options) -> Self {
-        // Each process its own order, so that a fleet spreads over the members.
-        fastrand::shuffle(&mut options.endpoints);
+    pub(super) fn new(options: Options, names: Names) -> Self {
+        let round = Round::new(options.endpoints.clone(), names);
         let timing = Timing {
             ttl: None,
-            endpoints: u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX),
+            endpoints: u32::try_from(round.len()).unwrap_or(u32::MAX),
             request_timeout: options.request_timeout,
         };
         let contact = Rc::new(Contact::default());
-        contact.set_endpoint(options.endpoints.first().map_or("", String::as_str));
+        contact.set_endpoint(round.target().map_or_else(String::new, Target::shown));
         Self {
-            options,
+            options: Arc::new(options),
             timing,
             hurry: None,
             holds_lease: false,
-            current: 0,
+            round,
+            round_is_over: false,
+            timed_out: false,
             client: None,
             proven: false,
             login_renewed: false,
+            patience: Patience::default(),
             round_backoff: Backoff::default(),
             refusal_backoff: Backoff::default(),
             not_before: None,
@@ -144,32 +154,28 @@ impl Connection {
         &self.contact
     }
 
-    /// One attempt, where everything has to be done within `limit`: each endpoint gets its turn.
-    pub(super) fn hurried_attempt(&self, limit: Duration) -> Duration {
-        (limit / (2 * self.timing.endpoints.max(3))).min(self.timing.attempt())
-    }
-
     /// Everything has to be done within `limit` from now on.
     pub(super) fn hurry(&mut self, limit: Duration) {
-        self.hurry = Some(self.hurried_attempt(limit));
+        self.hurry = Some(limit);
         self.not_before = None;
     }
 
-    /// How many endpoints there are.
-    pub(super) fn endpoint_count(&self) -> usize {
-        self.options.endpoints.len().max(1)
+    /// Whether the last failure ended a round: each address of each endpoint has had its turn.
+    pub(super) fn round_is_over(&self) -> bool {
+        self.round_is_over
     }
 
-    fn endpoint(&self) -> &str {
-        self.options.endpoints.get(self.current).map_or("", String::as_str)
+    fn shown(&self) -> String {
+        self.round.target().map_or_else(String::new, Target::shown)
     }
 
     /// One attempt, as long as it may take: connect, TLS, login and answer together.
-    fn attempt(&self) -> Duration {
-        self.hurry.unwrap_or_else(|| self.timing.attempt())
+    pub(super) fn attempt(&self) -> Duration {
+        self.patience.attempt(self.timing.attempt(), self.timing.request_timeout)
     }
 
-    /// A client for the current endpoint, after the back-off that is due.
+    /// A client for the endpoint that has its turn, after the back-off that is due, and after a lookup where its name is
+    /// not known yet: neither counts as a part of the attempt.
     ///
     /// # Errors
     /// As [`Connection::judge`], which has been told already. Safe to drop at any point.
@@ -178,42 +184,46 @@ impl Connection {
             sleep_until(not_before).await;
             self.not_before = None;
         }
-        let deadline = Instant::now() + self.attempt();
-        if let Some(ClientInUse(client)) = &self.client {
-            return Ok(Attempt { client: client.clone(), deadline });
+        if let Some(client) = &self.client {
+            let client = client.clone();
+            let began = Instant::now();
+            return Ok(Attempt { client, began, deadline: began + self.attempt() });
         }
+        let (endpoint, address) = match self.reach().await {
+            Ok(reached) => reached,
+            Err(error) => return self.judge(Err(error)),
+        };
+        self.timing.endpoints = u32::try_from(self.round.len()).unwrap_or(u32::MAX);
+        let began = Instant::now();
+        let deadline = began + self.attempt();
         self.proven = false;
-        let client = match bounded(deadline, self.connect()).await {
-            // No success yet: without a login, nothing has been sent so far.
+        debug!(endpoint = self.shown(), "connecting");
+        let connected =
+            bounded(deadline, Box::pin(connect(Arc::clone(&self.options), endpoint, address))).await;
+        let client = match connected {
+            // No success yet: without a login, nothing has been asked so far.
             Ok(client) => client,
             Err(error) => return self.judge(Err(error)),
         };
-        self.client = Some(ClientInUse(client.clone()));
-        Ok(Attempt { client, deadline })
+        self.client = Some(client.clone());
+        Ok(Attempt { client, began, deadline })
     }
 
-    async fn connect(&self) -> Result<Client, Error> {
-        debug!(endpoint = self.endpoint(), "connecting");
-        let mut options = ConnectOptions::new()
-            .with_require_leader(true)
-            .with_keep_alive(PING_EVERY, PING_TIMEOUT)
-            .with_keep_alive_while_idle(false);
-        if self.endpoint().starts_with("https:") {
-            options = options.with_tls(self.options.tls.read()?);
-        }
-        let Some(login) = &self.options.login else {
-            return Ok(Client::connect([self.endpoint()], Some(options)).await?);
-        };
-        let password = login.read_password()?;
-        let with_user = options.clone().with_user(&login.user, password.0);
-        match Client::connect([self.endpoint()], Some(with_user)).await {
-            // Credentials are configured ahead of `etcdctl auth enable`: go in without until then.
-            Err(etcd_client::Error::GRpcStatus(status))
-                if status.message().contains("authentication is not enabled") =>
-            {
-                Ok(Client::connect([self.endpoint()], Some(options)).await?)
+    /// The endpoint that has its turn, and its address.
+    async fn reach(&mut self) -> Result<(Endpoint, SocketAddr), Error> {
+        loop {
+            let Some(target) = self.round.target().cloned() else {
+                return Err(Error::Unavailable("there is no endpoint".to_owned()));
+            };
+            self.contact.set_endpoint(target.shown());
+            if let Some(address) = target.address {
+                return Ok((target.endpoint, address));
             }
-            other => Ok(other?),
+            self.contact.set_failure(format!("the name {} is still being looked up", target.endpoint.host()));
+            self.round
+                .look_up(&target.endpoint)
+                .await
+                .map_err(|unknown| Error::Unavailable(unknown.to_string()))?;
         }
     }
 
@@ -222,13 +232,90 @@ impl Connection {
     /// # Errors
     /// See [`Error`]. The next call goes to the next endpoint where this one did not answer. When
     /// dropped, whether etcd acted on the request is unknown.
-    pub(super) async fn call<T, F>(&mut self, request: impl FnOnce(Client) -> F) -> Result<T, Error>
+    pub(super) async fn call<T, F>(&mut self, request: impl FnOnce(Member) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let Attempt { client, deadline } = self.open().await?;
-        let result = bounded(deadline, request(client)).await;
+        let Attempt { client, began, deadline } = self.open().await?;
+        // In a box: the library's futures are large, and there are many of them in a row.
+        let result = bounded(deadline, Box::pin(request(client))).await;
+        if result.is_ok() {
+            self.took(began);
+        }
         self.judge(result)
+    }
+
+    /// As [`Connection::call`] until somebody answers, for a request that may be made twice. Where we are in a hurry, a
+    /// request on its way is not given up because it is slow: a second one goes out elsewhere beside it, then a third,
+    /// and the first answer counts.
+    ///
+    /// # Errors
+    /// See [`Error`], but never [`Error::Unavailable`] while in a hurry: the caller bounds the time. When dropped, whether
+    /// etcd acted on it is unknown.
+    pub(super) async fn insist<T, F>(
+        &mut self,
+        request: impl Fn(Member) -> F + Clone + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        match self.hurry {
+            Some(limit) => self.ask_beside(limit, request).await,
+            None => self.call(request).await,
+        }
+    }
+
+    async fn ask_beside<T, F>(
+        &mut self,
+        limit: Duration,
+        request: impl Fn(Member) -> F + Clone + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let most = self.round.len() + 1;
+        let stagger = limit / (2 * self.timing.endpoints.max(3));
+        let mut asked = JoinSet::new();
+        let mut next = Instant::now();
+        if let Some(client) = self.client.take() {
+            asked.spawn(request(client));
+            next += stagger;
+        }
+        loop {
+            tokio::select! {
+                Some(answer) = asked.join_next() => {
+                    // It neither panics nor is it aborted while we wait here.
+                    let Ok(answer) = answer else { continue };
+                    match answer {
+                        Err(Error::Unavailable(reason)) => {
+                            self.contact.set_failure(reason);
+                            next = next.min(Instant::now() + BREATH);
+                        }
+                        Err(Error::StaleLogin(_)) => next = Instant::now(),
+                        answer => return answer,
+                    }
+                }
+                () = sleep_until(next), if asked.len() < most => {
+                    next = Instant::now() + stagger;
+                    let (options, request) = (Arc::clone(&self.options), request.clone());
+                    let Some(target) = self.round.target().cloned() else { continue };
+                    self.round.leave();
+                    let Some(address) = target.address else { continue };
+                    self.contact.set_endpoint(target.shown());
+                    asked.spawn(async move {
+                        let client = connect(options, target.endpoint, address).await?;
+                        request(client).await
+                    });
+                }
+            }
+        }
+    }
+
+    /// An attempt that began then succeeded.
+    pub(super) fn took(&mut self, began: Instant) {
+        self.patience.succeeded(began.elapsed());
     }
 
     /// Learns from the outcome of an attempt: keeps or leaves the endpoint, sets the next back-off,
@@ -245,7 +332,7 @@ impl Connection {
             }
             Err(Error::Unavailable(reason)) => self.leave(reason),
             Err(Error::StaleLogin(reason)) if !self.login_renewed => {
-                debug!(endpoint = self.endpoint(), reason, "logging in again");
+                debug!(endpoint = self.shown(), reason, "logging in again");
                 self.answered();
                 self.login_renewed = true;
                 self.client = None;
@@ -270,6 +357,8 @@ impl Connection {
     /// An answer came: an outage, if there was one, is over.
     pub(super) fn answered(&mut self) {
         self.proven = true;
+        self.round.answered();
+        self.timed_out = false;
         self.round_backoff.reset();
         self.outage.answered(&self.contact.endpoint());
     }
@@ -294,7 +383,7 @@ impl Connection {
         match error {
             Error::Unavailable(reason)
                 if !self.proven
-                    && self.endpoint().starts_with("https:")
+                    && self.round.target().is_some_and(|target| target.endpoint.is_https())
                     && !reason.contains("certificate")
                     && ended.iter().any(|end| reason.contains(end)) =>
             {
@@ -308,25 +397,43 @@ impl Connection {
 
     fn leave(&mut self, reason: &str) {
         self.client = None;
-        let endpoints = self.endpoint_count();
-        let round_is_over = self.outage.left(self.current, &self.contact.endpoint(), endpoints, reason);
-        self.current = (self.current + 1) % endpoints;
-        self.contact.set_endpoint(self.endpoint());
-        if round_is_over {
-            let pause = self.round_backoff.pause(self.pause_cap(self.timing.round_cap()));
+        self.outage.left(&self.contact.endpoint(), reason);
+        self.timed_out |= reason == NO_ANSWER;
+        self.round_is_over = self.round.leave();
+        self.contact.set_endpoint(self.shown());
+        if self.round_is_over {
+            self.outage.nobody_answers(self.round.len());
+            if std::mem::take(&mut self.timed_out) {
+                self.patience.nobody_answered();
+            }
+            let pause = self.round_backoff.pause(self.timing.round_cap());
             self.not_before = Some(Instant::now() + pause);
+            if let Some(ttl) = self.timing.ttl.filter(|_| self.holds_lease) {
+                let round = self.attempt() * self.timing.endpoints;
+                self.outage.round_is_long(round, ttl);
+            }
         }
     }
 
     fn refused(&mut self, error: &Error, cap: Duration) {
         let user = self.options.login.as_ref().map_or("none", |login| &login.user);
         self.outage.refused(&self.contact.endpoint(), user, error);
-        self.not_before = Some(Instant::now() + self.refusal_backoff.pause(self.pause_cap(cap)));
+        self.not_before = Some(Instant::now() + self.refusal_backoff.pause(cap));
     }
+}
 
-    fn pause_cap(&self, cap: Duration) -> Duration {
-        self.hurry.map_or(cap, |cut| cut.min(cap))
-    }
+/// Reads the credentials anew and connects. The files are read on a thread of their own: a disk that hangs is no reason
+/// to stop.
+async fn connect(options: Arc<Options>, endpoint: Endpoint, address: SocketAddr) -> Result<Member, Error> {
+    let credentials = if endpoint.is_https() || options.login.is_some() {
+        let read = thread::run("credentials", move || options.credentials()).await;
+        read.map_err(|error| {
+            Error::Unavailable(format!("failed to read the credentials: {}", plain_io(&error)))
+        })??
+    } else {
+        Credentials { tls: None, login: None }
+    };
+    dial(&endpoint, address, credentials).await
 }
 
 /// Waits for `request` until `deadline`. The clock is monotonic.
@@ -334,7 +441,5 @@ pub(super) async fn bounded<T>(
     deadline: Instant,
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    timeout_at(deadline, request)
-        .await
-        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+    timeout_at(deadline, request).await.unwrap_or_else(|_| Err(Error::Unavailable(NO_ANSWER.to_owned())))
 }

@@ -1,23 +1,57 @@
-//! The grammar of `--endpoints`.
+//! One endpoint of etcd, and the grammar of `--endpoints`.
+
+use std::fmt;
 
 use http::Uri;
 
 use crate::host::Host;
 
+/// Where a member of etcd, or what stands before it, can be reached: a URL of scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    is_https: bool,
+    host: Host,
+    port: u16,
+}
+
+impl Endpoint {
+    /// Whether it wants TLS.
+    pub fn is_https(&self) -> bool {
+        self.is_https
+    }
+
+    /// The name or the IP address.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port; not 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.host.with_port(self.port))
+    }
+}
+
 /// Parses a comma-separated list of `http(s)://host:port` or `host:port`, which is https when
-/// `tls_given` and http otherwise. Gives URLs, all of one scheme, each once.
+/// `tls_given` and http otherwise. Gives endpoints, all of one scheme, each once.
 ///
 /// # Errors
 /// A sentence that names the bad item (unless it could hold a password) and what is allowed.
-pub fn parse_endpoints(list: &str, tls_given: bool) -> Result<Vec<String>, String> {
-    let mut endpoints: Vec<String> = Vec::new();
+pub fn parse_endpoints(list: &str, tls_given: bool) -> Result<Vec<Endpoint>, String> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
     for item in list.split(',') {
         let endpoint = parse_endpoint(item.trim(), tls_given)?;
         if !endpoints.contains(&endpoint) {
             endpoints.push(endpoint);
         }
     }
-    let https = endpoints.iter().filter(|endpoint| endpoint.starts_with("https:")).count();
+    let https = endpoints.iter().filter(|endpoint| endpoint.is_https).count();
     if https != 0 && https != endpoints.len() {
         return Err("it mixes http and https: allowed is one scheme for all endpoints".to_owned());
     }
@@ -27,7 +61,7 @@ pub fn parse_endpoints(list: &str, tls_given: bool) -> Result<Vec<String>, Strin
     Ok(endpoints)
 }
 
-fn parse_endpoint(item: &str, tls_given: bool) -> Result<String, String> {
+fn parse_endpoint(item: &str, tls_given: bool) -> Result<Endpoint, String> {
     const ALLOWED: &str = "allowed is http://host:port, https://host:port or host:port, separated by commas";
     if item.contains('@') {
         return Err(format!(
@@ -46,10 +80,10 @@ fn parse_endpoint(item: &str, tls_given: bool) -> Result<String, String> {
         return Err(wrong("has a path"));
     }
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    host.parse::<Host>().map_err(|_| wrong("has no valid host"))?;
+    let host = host.parse::<Host>().map_err(|_| wrong("has no valid host"))?;
     match uri.port_u16() {
         None | Some(0) => Err(wrong("has no port")),
-        Some(_) => Ok(format!("{scheme}://{authority}")),
+        Some(port) => Ok(Endpoint { is_https: scheme == "https", host, port }),
     }
 }
 
@@ -59,15 +93,19 @@ mod tests {
 
     use super::*;
 
+    fn parsed(list: &str, tls_given: bool) -> Vec<String> {
+        parse_endpoints(list, tls_given).unwrap().iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn a_bare_endpoint_follows_the_tls_flags() {
-        assert_eq!(parse_endpoints("a:2379,b:2379", false).unwrap(), ["http://a:2379", "http://b:2379"]);
-        assert_eq!(parse_endpoints("a:2379", true).unwrap(), ["https://a:2379"]);
+        assert_eq!(parsed("a:2379,b:2379", false), ["http://a:2379", "http://b:2379"]);
+        assert_eq!(parsed("a:2379", true), ["https://a:2379"]);
         assert_eq!(
-            parse_endpoints(" https://[::1]:2379/ , https://a:1", false).unwrap(),
+            parsed(" https://[::1]:2379/ , https://a:1", false),
             ["https://[::1]:2379", "https://a:1"]
         );
-        assert_eq!(parse_endpoints("a:1,http://a:1", false).unwrap(), ["http://a:1"]);
+        assert_eq!(parsed("a:1,http://a:1", false), ["http://a:1"]);
     }
 
     #[test]
@@ -104,7 +142,7 @@ mod tests {
         #[test]
         fn whatever_is_accepted_is_a_url_with_host_and_port(text in ".{0,80}", tls in any::<bool>()) {
             for endpoint in parse_endpoints(&text, tls).unwrap_or_default() {
-                let uri: Uri = endpoint.parse().unwrap();
+                let uri: Uri = endpoint.to_string().parse().unwrap();
                 prop_assert!(uri.port_u16().is_some() && uri.host().is_some());
             }
         }

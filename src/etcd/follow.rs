@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use etcd_client::{Client, Event, GetOptions, ResponseHeader, WatchResponse};
+use etcd_client::{Event, GetOptions, ResponseHeader, WatchResponse};
 use tokio::{
     sync::watch::Sender,
     time::{Instant, sleep, timeout, timeout_at},
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     connection::{Attempt, Connection, bounded},
+    dial::Member,
     error::Error,
     list::{self, Listing, Warned},
     roster::Roster,
@@ -26,10 +27,7 @@ use super::{
 };
 use crate::{backoff::Backoff, snapshot::Snapshot};
 
-/// Between two looks at the number of keys. A watch can be silent about a change: on a leader whose disk hangs, which
-/// leads nobody any more (etcd#15247), or by a fault of etcd's (etcd#19651, a DELETE lost at a compaction).
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// The same where there can be no watch; see [`Follower::poll`].
+/// Between two looks where there can be no watch; see [`Follower::poll`].
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Messages that are there already are taken together, so that a storm of changes is a few snapshots; for this long, so
 /// that a storm without end is seen all the same.
@@ -48,6 +46,8 @@ pub(super) struct Follower {
     listed: i64,
     /// The newest revision that is known.
     revision: i64,
+    /// The store's revision at the last look.
+    looked: i64,
     /// How many keys the range has, whatever they hold.
     keys: i64,
     /// When the snapshot was last known to be true.
@@ -79,6 +79,7 @@ impl Follower {
             publish,
             listed: 0,
             revision: 0,
+            looked: 0,
             keys: 0,
             heard: Instant::now(),
             outage: None,
@@ -130,7 +131,8 @@ impl Follower {
         if held > 0 {
             info!(hosts = held, "missing after an outage: held back for a while");
         }
-        (self.listed, self.revision, self.keys, self.heard) = (revision, revision, keys, now);
+        (self.listed, self.revision, self.looked) = (revision, revision, revision);
+        (self.keys, self.heard) = (keys, now);
         self.changed = true;
         self.publish();
     }
@@ -156,20 +158,19 @@ impl Follower {
 
     /// Applies changes for as long as the watch lives. `Ok` when it has lost something.
     async fn watch(&mut self) -> Result<(), Error> {
-        let Attempt { client, deadline } = self.connection.open().await?;
-        let attempt = self.connection.timing().attempt();
-        let watch = Watch::range(client.clone(), &self.range.0, &self.range.1, self.listed, attempt);
-        let mut watch = match bounded(deadline, watch).await {
+        let Attempt { client, began, deadline } = self.connection.open().await?;
+        let watch = Watch::range(client.clone(), &self.range.0, &self.range.1, self.listed);
+        let mut watch = match bounded(deadline, Box::pin(watch)).await {
             Ok(watch) => watch,
             Err(error) => return self.connection.judge(Err(error)),
         };
-        let mut look_at = Instant::now() + jittered(LOOK_EVERY);
-        let mut proved_at = Some(Instant::now() + attempt);
+        self.connection.took(began);
+        let mut tick_at = Instant::now() + self.connection.timing().renew_every();
+        let mut proved_at = Some(Instant::now() + self.connection.attempt());
         loop {
-            let wake = [Some(look_at), proved_at, self.roster.release_at()].into_iter().flatten().min();
-            let told = timeout_at(wake.unwrap_or(look_at), watch.next()).await;
-            self.heard = watch.heard();
-            if let Ok(first) = told {
+            let wake = [Some(tick_at), proved_at, self.roster.release_at()].into_iter().flatten().min();
+            if let Ok(first) = timeout_at(wake.unwrap_or(tick_at), watch.next()).await {
+                self.heard = Instant::now();
                 let ended = self.gather(first, &mut watch).await;
                 self.publish();
                 if let Err(error) = ended {
@@ -184,15 +185,30 @@ impl Follower {
                 self.connection.accepted();
                 self.backoff.reset();
             }
-            if look_at <= now {
-                look_at = now + jittered(LOOK_EVERY);
-                let (revision, keys) = self.count(client.clone(), attempt).await?;
-                // A change that is on its way to us costs one list.
-                if revision < self.revision || keys != self.keys {
+            if tick_at <= now {
+                tick_at = now + self.connection.timing().renew_every();
+                if self.has_missed_something(&client, &mut watch).await? {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// The tick: looks whether the watch has told everything, and asks it for a sign of life, which the next tick takes
+    /// in. Behind etcd's grpc-proxy there never is one, so that silence alone is no fault.
+    async fn has_missed_something(&mut self, client: &Member, watch: &mut Watch) -> Result<bool, Error> {
+        let (revision, keys) = self.count(client).await?;
+        let asked = bounded(Instant::now() + self.connection.attempt(), watch.request_progress()).await;
+        let is_alive = match asked {
+            Ok(is_alive) => is_alive,
+            Err(error) => return self.connection.judge(Err(error)),
+        };
+        self.heard = Instant::now();
+        // A change that is on its way to us costs one list. Something was written, maybe elsewhere, and the watch said
+        // nothing at all: a list tells.
+        let is_deaf = !is_alive && revision > self.looked;
+        self.looked = revision;
+        Ok(revision < self.revision || keys != self.keys || is_deaf)
     }
 
     /// Asks until something is written: where the newest event is too large to be received, a watch from it would end at
@@ -201,7 +217,7 @@ impl Follower {
         loop {
             sleep(POLL_EVERY).await;
             let Attempt { client, .. } = self.connection.open().await?;
-            let (revision, _) = self.count(client, self.connection.timing().attempt()).await?;
+            let (revision, _) = self.count(&client).await?;
             self.heard = Instant::now();
             self.release(self.heard);
             if revision != self.listed {
@@ -261,12 +277,14 @@ impl Follower {
     }
 
     /// The store's revision and how many keys the range has, asked linearizably.
-    async fn count(&mut self, mut client: Client, attempt: Duration) -> Result<(i64, i64), Error> {
+    async fn count(&mut self, client: &Member) -> Result<(i64, i64), Error> {
         let (from, end) = &self.range;
         let options = GetOptions::new().with_range(end.as_str()).with_count_only();
-        let count = async { Ok(client.get(from.as_str(), Some(options)).await?) };
-        let counted = bounded(Instant::now() + attempt, count).await;
+        let count = async { Ok(client.kv().get(from.as_str(), Some(options)).await?) };
+        let began = Instant::now();
+        let counted = bounded(began + self.connection.attempt(), Box::pin(count)).await;
         let counted = self.connection.judge(counted)?;
+        self.connection.took(began);
         Ok((counted.header().map_or(0, ResponseHeader::revision), counted.count()))
     }
 
@@ -284,9 +302,4 @@ impl Follower {
             is_new
         });
     }
-}
-
-/// Give or take 10 %, so that a fleet does not ask in step.
-fn jittered(every: Duration) -> Duration {
-    every.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

@@ -1,9 +1,10 @@
 //! The mark that a cluster has formed: put by whoever sees a master, once for everybody.
 
-use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse};
 
 use super::{
     connection::Connection,
+    dial::Member,
     error::Error,
     freeze::{Keys, compare_epoch, read_epoch},
 };
@@ -82,7 +83,7 @@ impl FormedMark {
         let epoch = behind.then(|| TxnOp::put(epoch_key, epoch.to_string(), None));
         let puts: Vec<TxnOp> = [TxnOp::put(key, value, None)].into_iter().chain(epoch).collect();
         let put = Txn::new().when(conditions).and_then(puts);
-        let answer = self.connection.call(async |mut client: Client| Ok(client.txn(put).await?)).await?;
+        let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(put).await?)).await?;
         self.connection.accepted();
         if answer.succeeded() {
             Ok(Marked::Now)
@@ -97,7 +98,7 @@ impl FormedMark {
         let keys_only = GetOptions::new().with_keys_only();
         let read = Txn::new()
             .and_then([TxnOp::get(self.keys.epoch(), None), TxnOp::get(self.keys.formed(), Some(keys_only))]);
-        let answer = self.connection.call(async |mut client: Client| Ok(client.txn(read).await?)).await?;
+        let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(read).await?)).await?;
         let ranges: Vec<GetResponse> = answer
             .op_responses()
             .into_iter()

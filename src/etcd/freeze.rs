@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder,
-    SortTarget, Txn, TxnOp, TxnOpResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget,
+    Txn, TxnOp, TxnOpResponse,
 };
 use tracing::{debug, warn};
 
 use super::{
     connection::Connection,
+    dial::Member,
     error::Error,
     lease::{self, KeepAlive, LeaseId},
     list::{self, Warned},
@@ -140,12 +141,11 @@ impl Bootstrap {
     /// # Errors
     /// The last failure; a read that failed is never an empty view. Safe to drop.
     pub async fn look(&mut self) -> Result<View, Error> {
-        let mut endpoints_left = self.connection.endpoint_count();
         // Once: etcd took our token for stale.
         let mut again = true;
         loop {
             match self.look_once().await {
-                Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+                Err(Error::Unavailable(_)) if !self.connection.round_is_over() => {}
                 Err(Error::StaleLogin(_)) if again => again = false,
                 other => return other,
             }
@@ -169,10 +169,10 @@ impl Bootstrap {
         let session = self.session.filter(|_| self.granted);
         let (living, answer) = self
             .connection
-            .call(async |client: Client| {
+            .call(async |client: Member| {
                 let renewed = async {
                     match session {
-                        Some(session) => match KeepAlive::start(client.clone(), session).await {
+                        Some(session) => match KeepAlive::start(&client, session).await {
                             Ok(_) => Ok(true),
                             Err(Error::LeaseNotFound) => Ok(false),
                             Err(error) => Err(error),
@@ -180,8 +180,7 @@ impl Bootstrap {
                         None => Ok(true),
                     }
                 };
-                let mut reader = client.clone();
-                let read = async { Ok(reader.txn(read).await?) };
+                let read = async { Ok(client.kv().txn(read).await?) };
                 tokio::try_join!(renewed, read)
             })
             .await?;
@@ -269,7 +268,7 @@ impl Bootstrap {
         let compares: Vec<Compare> =
             conditions.iter().flat_map(|condition| self.keys.compare(condition)).collect();
         let txn = Txn::new().when(compares).and_then(operations);
-        let answer = self.connection.call(async |mut client: Client| Ok(client.txn(txn).await?)).await;
+        let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(txn).await?)).await;
         match answer {
             Ok(answer) => {
                 self.connection.accepted();
@@ -306,7 +305,8 @@ impl Bootstrap {
     pub async fn leave(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.connection.hurry(LEAVE);
-        let revoked = self.connection.call(|client| lease::revoke(client, session));
+        let revoked =
+            self.connection.insist(move |client| async move { lease::revoke(&client, session).await });
         match tokio::time::timeout(LEAVE, revoked).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => debug!(%error, "the candidate ends with its lease"),
@@ -318,7 +318,9 @@ impl Bootstrap {
 fn candidate(name: &[u8], kv: &KeyValue) -> Result<Registered, String> {
     let name = std::str::from_utf8(name).map_err(|_| "the name is not UTF-8".to_owned())?;
     let name = name.parse().map_err(|e| format!("the name is invalid: {e}"))?;
-    let said = serde_json::from_slice(kv.value()).map_err(|e| format!("the value is invalid: {e}"))?;
+    let invalid =
+        |e: serde_json::Error| format!("the value is invalid: {}", decode(e.to_string().as_bytes()));
+    let said = serde_json::from_slice(kv.value()).map_err(invalid)?;
     if kv.lease() == 0 {
         return Err("it has no lease: nobody is there".to_owned());
     }

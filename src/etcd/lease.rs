@@ -1,16 +1,19 @@
 //! One lease: granted under an id of our choice, kept alive, revoked.
 
 use std::{
-    convert::Infallible,
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
 };
 
-use etcd_client::{Client, LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
-use tokio::time::{Instant, sleep_until};
+use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
+use tokio::time::Instant;
 
-use super::{connection::bounded, error::Error, timing::Timing};
+use super::{dial::Member, error::Error};
+
+/// The longest TTL that etcd grants for its own sake: one and a half times an election time-out, which is 50 s at most
+/// (`embed/config.go`, `maxElectionMs`; `lessor.go`, `minLeaseTTL`).
+const LONGEST_MINIMUM: Duration = Duration::from_secs(75);
 
 /// A lease's id: 63 random bits, never zero. Shown in hex without leading zeros, as etcdctl does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,16 +55,24 @@ impl fmt::Debug for LeaseId {
 /// `ttl` is below its minimum of 1.5 election timeouts.
 ///
 /// # Errors
-/// [`Error::LeaseExists`] when `id` is somebody's already.
-pub(super) async fn grant(mut client: Client, id: LeaseId, ttl: Duration) -> Result<Duration, Error> {
+/// [`Error::LeaseExists`] when `id` is somebody's already; [`Error::Unavailable`] where the granted TTL is absurd.
+pub(super) async fn grant(client: Member, id: LeaseId, ttl: Duration) -> Result<Duration, Error> {
     let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-    let answer = client.lease_grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;
-    Ok(u64::try_from(answer.ttl()).map_or(ttl, Duration::from_secs))
+    let answer = client.lease().grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;
+    // Whoever promises less than a second, or for ever, is no member to rely on.
+    let granted = u64::try_from(answer.ttl()).map_or(Duration::ZERO, Duration::from_secs);
+    if granted.is_zero() || granted > ttl.max(LONGEST_MINIMUM) {
+        return Err(Error::Unavailable(format!(
+            "etcd granted a TTL of {} s, and {seconds} s were asked for",
+            answer.ttl()
+        )));
+    }
+    Ok(granted)
 }
 
 /// Revokes `id`, which deletes the keys attached to it and no others. Gives whether it existed.
-pub(super) async fn revoke(mut client: Client, id: LeaseId) -> Result<bool, Error> {
-    match client.lease_revoke(id.0).await.map_err(Error::from) {
+pub(super) async fn revoke(client: &Member, id: LeaseId) -> Result<bool, Error> {
+    match client.lease().revoke(id.0).await.map_err(Error::from) {
         Ok(_) => Ok(true),
         Err(Error::LeaseNotFound) => Ok(false),
         Err(error) => Err(error),
@@ -78,8 +89,8 @@ pub struct Ttl {
 }
 
 /// Asks how long `id` lives. None when it is not there.
-pub(super) async fn time_to_live(mut client: Client, id: LeaseId) -> Result<Option<Ttl>, Error> {
-    let answer = client.lease_time_to_live(id.0, None).await?;
+pub(super) async fn time_to_live(client: Member, id: LeaseId) -> Result<Option<Ttl>, Error> {
+    let answer = client.lease().time_to_live(id.0, None).await?;
     let seconds = |n: i64| u64::try_from(n).ok().map(Duration::from_secs);
     // Etcd says -1 of a lease that is not there.
     Ok(seconds(answer.granted_ttl()).zip(seconds(answer.ttl())).map(|(granted, left)| Ttl { granted, left }))
@@ -99,9 +110,9 @@ impl KeepAlive {
     ///
     /// # Errors
     /// [`Error::LeaseNotFound`] when etcd says that the lease is gone.
-    pub(super) async fn start(mut client: Client, id: LeaseId) -> Result<Self, Error> {
+    pub(super) async fn start(client: &Member, id: LeaseId) -> Result<Self, Error> {
         let sent = Instant::now();
-        let (keeper, answers) = client.lease_keep_alive(id.0).await?;
+        let (keeper, answers) = client.lease().keep_alive(id.0).await?;
         Ok(Self { keeper, answers, sent })
     }
 
@@ -110,23 +121,19 @@ impl KeepAlive {
         self.sent
     }
 
-    /// Renews for ever, as `timing` has it; tells `renewed` of each renewal when it had been sent.
-    /// Ends only with an error.
-    pub(super) async fn run(
-        mut self,
-        timing: Timing,
-        renewed: impl Fn(Instant),
-    ) -> Result<Infallible, Error> {
-        loop {
-            sleep_until(self.sent + timing.renew_every()).await;
-            let sent = Instant::now();
-            bounded(sent + timing.attempt(), self.renew()).await?;
-            self.sent = sent;
-            renewed(sent);
-        }
+    /// Renews once more, and then knows when that had been sent.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] when etcd says that the lease is gone. After any error, or when dropped, the stream is of
+    /// no use any more: an answer may come late.
+    pub(super) async fn renew(&mut self) -> Result<(), Error> {
+        let sent = Instant::now();
+        self.ask().await?;
+        self.sent = sent;
+        Ok(())
     }
 
-    async fn renew(&mut self) -> Result<(), Error> {
+    async fn ask(&mut self) -> Result<(), Error> {
         self.keeper.keep_alive().await?;
         match self.answers.message().await? {
             // That is how etcd says it on an open stream: no error, a TTL of zero.

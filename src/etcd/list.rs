@@ -5,14 +5,21 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use etcd_client::{Client, GetOptions, GetResponse, KeyValue, ResponseHeader};
+use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::{connection::Connection, error::Error, lease::LeaseId};
+use super::{connection::Connection, dial::Member, error::Error, lease::LeaseId};
 use crate::{announcement::Announcement, host::Host, snapshot::Node, text::decode};
 
-/// Keys in one page. A page that is too large for a message (4 MB) is halved.
+/// Keys in one page. A page that is too large for a message is halved.
 const PAGE: i64 = 1000;
+/// More keys than this under one prefix are no list of hosts.
+const MOST_KEYS: i64 = 100_000;
+/// A whole list, all its pages together, may take as long as so many attempts.
+const LONGEST: u32 = 4;
+/// A longer value is no announcement, and is not looked into.
+const LONGEST_VALUE: usize = 64 * 1024;
 
 /// One announcement, and what etcd knows of its key.
 pub(super) struct Entry {
@@ -77,9 +84,14 @@ pub(super) async fn list(
     let (mut revision, mut keys) = (0, 0);
     let mut limit = PAGE;
     let mut entries = Vec::new();
+    let mut read = 0;
+    let mut deadline = None;
     loop {
         let options = GetOptions::new().with_range(end.as_str()).with_limit(limit).with_revision(revision);
-        let page = match get(connection, &from, options.clone()).await {
+        let page = get(connection, &from, options.clone()).await;
+        // The first page may have to wait for a back-off, and for the name service.
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + connection.attempt() * LONGEST);
+        let page = match page {
             Err(Error::TooLarge) if limit > 1 => {
                 limit /= 2;
                 continue;
@@ -93,6 +105,21 @@ pub(super) async fn list(
             revision = page.header().map_or(0, ResponseHeader::revision);
             // Of the whole range, whatever the limit is.
             keys = page.count();
+        }
+        read += i64::try_from(page.kvs().len()).unwrap_or(i64::MAX);
+        let absurd = if keys > MOST_KEYS || read > MOST_KEYS {
+            Some(format!("there are more than {MOST_KEYS} keys under the prefix"))
+        } else if page.kvs().first().is_some_and(|first| first.key() < from.as_slice())
+            || !page.kvs().is_sorted_by(|one, next| one.key() < next.key())
+        {
+            Some("etcd's list does not advance".to_owned())
+        } else if page.more() && (page.kvs().is_empty() || Instant::now() > deadline) {
+            Some("etcd's list does not come to its end in time".to_owned())
+        } else {
+            None
+        };
+        if let Some(reason) = absurd {
+            return connection.judge(Err(Error::Unavailable(reason)));
         }
         entries.extend(page.kvs().iter().filter_map(|kv| {
             let node = node(kv, &directory, warned)?;
@@ -119,11 +146,10 @@ pub(super) async fn at_each_endpoint(
     host: Option<&Host>,
     warned: &mut Warned,
 ) -> Result<Listing, Error> {
-    let mut endpoints_left = connection.endpoint_count();
     let mut again = true;
     loop {
         match list(connection, prefix, host, warned).await {
-            Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+            Err(Error::Unavailable(_)) if !connection.round_is_over() => {}
             Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
             result => return result,
         }
@@ -131,7 +157,8 @@ pub(super) async fn at_each_endpoint(
 }
 
 async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> Result<GetResponse, Error> {
-    let answer = connection.call(async |mut client: Client| Ok(client.get(from, Some(options)).await?)).await;
+    let answer =
+        connection.call(async |client: Member| Ok(client.kv().get(from, Some(options)).await?)).await;
     if answer.is_ok() {
         connection.accepted();
     }
@@ -149,8 +176,12 @@ pub(super) fn host(key: &[u8], directory: &str) -> Result<Host, String> {
 pub(super) fn node(kv: &KeyValue, directory: &str, warned: &mut Warned) -> Option<Node> {
     let read = || -> Result<Node, String> {
         let host = host(kv.key(), directory)?;
-        let announcement =
-            Announcement::from_json(kv.value()).map_err(|e| format!("the value is invalid: {e}"))?;
+        if kv.value().len() > LONGEST_VALUE {
+            return Err(format!("the value is invalid: it has {} bytes", kv.value().len()));
+        }
+        let invalid =
+            |e: serde_json::Error| format!("the value is invalid: {}", decode(e.to_string().as_bytes()));
+        let announcement = Announcement::from_json(kv.value()).map_err(invalid)?;
         Ok(Node { host, announcement })
     };
     read()

@@ -5,6 +5,7 @@
 
 mod connection;
 pub mod credentials;
+mod dial;
 mod endpoint;
 mod error;
 mod follow;
@@ -14,7 +15,9 @@ mod lease;
 mod list;
 mod outage;
 mod own_key;
+mod patience;
 mod roster;
+mod round;
 mod status;
 pub mod timing;
 mod watch;
@@ -30,7 +33,7 @@ use self::{
 };
 pub use self::{
     connection::Options,
-    endpoint::parse_endpoints,
+    endpoint::{Endpoint, parse_endpoints},
     error::Error,
     formed::{FormedMark, Marked},
     freeze::Bootstrap,
@@ -39,7 +42,7 @@ pub use self::{
     own_key::{Claimed, Content, OwnKey, Sight},
     status::{Presence, Status},
 };
-use crate::{announcement::Announcement, host::Host, snapshot::Snapshot};
+use crate::{announcement::Announcement, host::Host, names::Names, snapshot::Snapshot};
 
 /// One cluster's announcements: a connection to etcd, and the prefix under which they are.
 #[derive(Debug)]
@@ -50,9 +53,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Nothing is read or sent yet. `prefix` begins with `/` and does not end with one.
-    pub fn new(options: Options, prefix: String) -> Self {
-        Self { connection: Connection::new(options), prefix, warned: Warned::default() }
+    /// Nothing is read or sent yet, but the lookups of the endpoints' names begin. `prefix` begins with `/` and does not
+    /// end with one.
+    pub fn new(options: Options, names: Names, prefix: String) -> Self {
+        Self { connection: Connection::new(options, names), prefix, warned: Warned::default() }
     }
 
     /// Lists the announcements. Each page is one attempt; a list that fails is begun again at the

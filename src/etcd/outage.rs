@@ -13,6 +13,9 @@ use super::error::Error;
 /// A refusal that goes on is logged again after this long, so that it stays visible.
 const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
 
+/// So many endpoints are said to be left in one outage.
+const MOST_SAID: usize = 50;
+
 /// How we stand with etcd now. Kept beside the connection, so that it can be read while a request
 /// is on its way.
 #[derive(Debug, Default)]
@@ -53,8 +56,8 @@ impl Contact {
         self.renewed.set(sent);
     }
 
-    pub(super) fn set_endpoint(&self, endpoint: &str) {
-        self.endpoint.replace(endpoint.to_owned());
+    pub(super) fn set_endpoint(&self, endpoint: String) {
+        self.endpoint.replace(endpoint);
     }
 
     pub(super) fn set_failure(&self, reason: String) {
@@ -71,9 +74,11 @@ impl Contact {
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     /// Endpoints left since the last answer, and whether for a certificate; each is said once.
-    left: Vec<(usize, bool)>,
-    /// Failures since the last answer: a full round when there are as many as endpoints.
-    failures: usize,
+    left: Vec<(String, bool)>,
+    /// It was said that nobody answers.
+    nobody: bool,
+    /// It was said, once for all time, that a round takes too long for the TTL.
+    long: bool,
     /// The refusal that was said, and when.
     refused: Option<(String, Instant)>,
     /// Nothing is said.
@@ -88,7 +93,7 @@ impl Outage {
 
     /// An answer came: an outage, if there was one, is over.
     pub(super) fn answered(&mut self, endpoint: &str) {
-        self.failures = 0;
+        self.nobody = false;
         if !std::mem::take(&mut self.left).is_empty() && !self.silent {
             info!(endpoint, "etcd answers again");
         }
@@ -101,20 +106,33 @@ impl Outage {
         }
     }
 
-    /// Endpoint number `current` of `endpoints` did not answer. Gives whether each has had its turn.
-    pub(super) fn left(&mut self, current: usize, endpoint: &str, endpoints: usize, reason: &str) -> bool {
+    /// `endpoint` did not answer.
+    pub(super) fn left(&mut self, endpoint: &str, reason: &str) {
         // A certificate is the operator's to replace: said even where the outage began otherwise.
         let certificate = reason.contains("certificate");
-        let said = self.left.iter().any(|(left, said)| *left == current && (*said || !certificate));
-        if !said && !self.silent {
-            self.left.push((current, certificate));
+        let said = self.left.iter().any(|(left, said)| left == endpoint && (*said || !certificate));
+        if !said && !self.silent && self.left.len() < MOST_SAID {
+            self.left.push((endpoint.to_owned(), certificate));
             warn!(endpoint, reason, "endpoint left");
         }
-        self.failures += 1;
-        if self.failures == endpoints && !self.silent {
+    }
+
+    /// A round is over, and none of so many addresses answered.
+    pub(super) fn nobody_answers(&mut self, endpoints: usize) {
+        if !self.silent && !std::mem::replace(&mut self.nobody, true) {
             warn!(endpoints, "no endpoint of etcd answers");
         }
-        self.failures.is_multiple_of(endpoints)
+    }
+
+    /// A round may take so long from now on.
+    pub(super) fn round_is_long(&mut self, round: Duration, ttl: Duration) {
+        if !self.silent && round > ttl / 2 && !std::mem::replace(&mut self.long, true) {
+            warn!(
+                round = %humantime::format_duration(round),
+                ttl = %humantime::format_duration(ttl),
+                "a round over all endpoints may take longer than half of the TTL: with a longer \"--ttl\" the key outlives it"
+            );
+        }
     }
 
     /// Etcd answered no, or a file that is needed to ask it cannot be used.

@@ -1,18 +1,19 @@
 //! Our own key: look at it, claim it, hold it, give it back. What the announcer asks of etcd.
 
-use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use etcd_client::{
-    Client, Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp,
+    Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
 
 use super::{
-    connection::{Connection, bounded},
+    connection::{Attempt, Connection, bounded},
+    dial::Member,
     error::Error,
     lease::{self, KeepAlive, LeaseId},
     outage::Contact,
-    timing::Timing,
     watch::Watch,
 };
 use crate::text::decode;
@@ -91,14 +92,7 @@ impl OwnKey {
         Rc::clone(self.connection.contact())
     }
 
-    /// How long a request that is on its way may still take when everything has to be done within
-    /// `limit`.
-    pub fn hurried_attempt(&self, limit: Duration) -> Duration {
-        self.connection.hurried_attempt(limit)
-    }
-
-    /// From now on everything has to be done within `limit`: attempts are cut so that each endpoint
-    /// gets its turn.
+    /// From now on everything has to be done within `limit`: requests go out to several endpoints beside each other.
     pub fn hurry(&mut self, limit: Duration) {
         self.connection.hurry(limit);
     }
@@ -111,14 +105,14 @@ impl OwnKey {
         self.connection.set_holds_lease(lease.is_some());
         let (key, value) = (&self.key, &self.value);
         self.connection
-            .call(|client| async move {
+            .call(async |client: Member| {
                 let renewed = async {
                     match lease {
-                        Some(lease) => KeepAlive::start(client.clone(), lease).await.map(drop),
+                        Some(lease) => KeepAlive::start(&client, lease).await.map(drop),
                         None => Ok(()),
                     }
                 };
-                let (_, (sight, _)) = tokio::try_join!(renewed, read(client.clone(), key, value))?;
+                let (_, (sight, _)) = tokio::try_join!(renewed, read(&client, key, value))?;
                 Ok(sight)
             })
             .await
@@ -153,7 +147,7 @@ impl OwnKey {
         let options = PutOptions::new().with_lease(lease.get());
         let put = TxnOp::put(key, self.value.as_str(), Some(options));
         let txn = Txn::new().when(unchanged).and_then([put]);
-        let answer = self.connection.call(async |mut client| Ok(client.txn(txn).await?)).await?;
+        let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(txn).await?)).await?;
         let revision = answer.header().map_or(0, ResponseHeader::revision);
         if !answer.succeeded() {
             return Ok(Claimed::Changed);
@@ -162,13 +156,15 @@ impl OwnKey {
         Ok(Claimed::Put(Sight { mod_revision: revision, lease: Some(lease), content: Content::Ours }))
     }
 
-    /// Revokes `lease`. Gives whether it existed.
+    /// Revokes `lease`. Gives whether it existed. Where etcd refuses that, as when somebody attached a key to our lease
+    /// that we may not delete, our own key is deleted, if it is under `lease`.
     ///
     /// # Errors
     /// See [`Error`]; to be tried again until it is answered. Safe to drop.
     pub async fn revoke(&mut self, lease: LeaseId) -> Result<bool, Error> {
         self.connection.set_holds_lease(false);
-        self.connection.call(|client| lease::revoke(client, lease)).await
+        let key = self.key.clone();
+        self.connection.insist(move |client| give_back(client, key.clone(), lease)).await
     }
 
     /// Keeps `lease`, if there is one, alive and watches the key until it is no longer as `known`.
@@ -183,32 +179,32 @@ impl OwnKey {
         established: impl FnOnce(),
     ) -> Result<Sight, Error> {
         self.connection.set_holds_lease(lease.is_some());
-        let attempt = self.connection.open().await?;
-        let timing = self.connection.timing();
-        let (client, key, value) = (attempt.client, self.key.as_str(), self.value.as_str());
+        let Attempt { client, began, deadline } = self.connection.open().await?;
+        let (key, value) = (self.key.as_str(), self.value.as_str());
 
         let start = async {
             let keep_alive = async {
                 match lease {
-                    Some(lease) => KeepAlive::start(client.clone(), lease).await.map(Some),
+                    Some(lease) => KeepAlive::start(&client, lease).await.map(Some),
                     None => Ok(None),
                 }
             };
             let watch = async {
-                let (sight, revision) = read(client.clone(), key, value).await?;
+                let (sight, revision) = read(&client, key, value).await?;
                 // From this revision, not the next: etcd since 3.6 answers no request for progress
                 // while a watch waits for a revision that is not there yet. The event that may come
                 // again is as it was seen, unless it is one that cannot be received.
                 let first = if sight.content == Content::TooLarge { revision + 1 } else { revision };
-                let watch = Watch::key(client.clone(), key, first, timing.attempt()).await?;
+                let watch = Watch::key(client.clone(), key, first).await?;
                 Ok((sight, watch))
             };
             tokio::try_join!(keep_alive, watch)
         };
-        let (keep_alive, (sight, watch)) = match bounded(attempt.deadline, start).await {
+        let (mut keep_alive, (sight, mut watch)) = match bounded(deadline, Box::pin(start)).await {
             Ok(started) => started,
             Err(error) => return self.connection.judge(Err(error)),
         };
+        self.connection.took(began);
         self.connection.reached();
         let contact = self.contact();
         contact.set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
@@ -217,68 +213,105 @@ impl OwnKey {
         }
         established();
 
-        let mut renew = pin!(async {
-            match keep_alive {
-                Some(keep_alive) => keep_alive.run(timing, |sent| contact.set_renewed(Some(sent))).await,
-                None => std::future::pending().await,
-            }
-        });
-        let mut observe = pin!(observe(client.clone(), watch, key, value, known, timing));
         // A member that answers and then cuts every stream is no good one: back-offs are reset only
         // once the streams have lived for a while.
-        let mut lived = pin!(sleep(timing.attempt()));
+        let mut lived = pin!(sleep(self.connection.attempt()));
         let mut proved = false;
-        let ended = loop {
-            tokio::select! {
-                error = &mut renew => break error.map(|never: Infallible| match never {}),
-                changed = &mut observe => break changed,
-                () = &mut lived, if !proved => {
-                    proved = true;
-                    self.connection.answered();
-                    self.connection.accepted();
+        loop {
+            let timing = self.connection.timing();
+            let (tick_at, attempt) = (Instant::now() + timing.renew_every(), self.connection.attempt());
+            let ended = {
+                let mut tick = pin!(async {
+                    sleep_until(tick_at).await;
+                    let began = Instant::now();
+                    let deadline = began + attempt;
+                    let tick = Box::pin(renew_and_read(&client, &mut keep_alive, key, value));
+                    (began, deadline, bounded(deadline, tick).await)
+                });
+                loop {
+                    tokio::select! {
+                        ticked = &mut tick => break Ok(ticked),
+                        // Only the last event matters: that is how the key is now.
+                        told = watch.next() => match told {
+                            Ok(told) => {
+                                let last = told.events().last().and_then(etcd_client::Event::kv);
+                                match last.map(|kv| sight_of(Some(kv), value)) {
+                                    Some(seen) if seen != *known => break Err(Ok(seen)),
+                                    _ => {}
+                                }
+                            }
+                            Err(error) => break Err(Err(error)),
+                        },
+                        () = &mut lived, if !proved => {
+                            proved = true;
+                            self.connection.answered();
+                            self.connection.accepted();
+                        }
+                    }
                 }
+            };
+            let (began, deadline, seen) = match ended {
+                Ok(ticked) => ticked,
+                Err(ended) => return self.connection.judge(ended),
+            };
+            match seen {
+                Ok(seen) if seen == *known => {}
+                ended => return self.connection.judge(ended),
             }
-        };
-        self.connection.judge(ended)
-    }
-}
-
-/// Waits until the key is no longer as `known`: told by the watch, or by a look now and then.
-async fn observe(
-    client: Client,
-    mut watch: Watch,
-    key: &str,
-    value: &str,
-    known: &Sight,
-    timing: Timing,
-) -> Result<Sight, Error> {
-    let mut look_at = Instant::now() + timing.renew_every();
-    loop {
-        let sight = match timeout_at(look_at, watch.next()).await {
-            // Only the last event matters: that is how the key is now.
-            Ok(events) => match events?.events().last().and_then(etcd_client::Event::kv) {
-                Some(kv) => sight(Some(kv), value),
-                None => continue,
-            },
-            Err(_) => {
-                look_at = Instant::now() + timing.renew_every();
-                bounded(Instant::now() + timing.attempt(), read(client.clone(), key, value)).await?.0
+            self.connection.took(began);
+            contact.set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
+            // Nobody waits for the answer: the look has decided already.
+            if let Err(error) = bounded(deadline, watch.request_progress()).await {
+                return self.connection.judge(Err(error));
             }
-        };
-        if sight != *known {
-            return Ok(sight);
         }
     }
 }
 
+/// One tick: renews the lease, if there is one, and reads the key, side by side.
+///
+/// The look goes with the keep-alive because that proves little: a leader renews in its memory alone, and one whose disk
+/// hangs does so long after the others have elected another (etcd#15247, seen on 3.4.23). A linearizable read shows
+/// within a third of the TTL that it leads nobody.
+async fn renew_and_read(
+    client: &Member,
+    keep_alive: &mut Option<KeepAlive>,
+    key: &str,
+    value: &str,
+) -> Result<Sight, Error> {
+    let renewed = async {
+        match keep_alive {
+            Some(keep_alive) => keep_alive.renew().await,
+            None => Ok(()),
+        }
+    };
+    let ((), (sight, _)) = tokio::try_join!(renewed, read(client, key, value))?;
+    Ok(sight)
+}
+
+/// Revokes `lease`, or, where that is refused, deletes `key` if it is under it. Gives whether there was anything of ours.
+async fn give_back(client: Member, key: String, lease: LeaseId) -> Result<bool, Error> {
+    match lease::revoke(&client, lease).await {
+        Err(Error::Refused(reason)) => {
+            let ours = Compare::lease(key.as_str(), CompareOp::Equal, lease.get());
+            let delete = Txn::new().when([ours]).and_then([TxnOp::delete(key.as_str(), None)]);
+            let deleted = client.kv().txn(delete).await?.succeeded();
+            debug!(%lease, reason, deleted, "the lease could not be revoked: it ends by itself");
+            Ok(true)
+        }
+        other => other,
+    }
+}
+
 /// A linearizable read of the key: how it is, and the store's revision.
-async fn read(mut client: Client, key: &str, value: &str) -> Result<(Sight, i64), Error> {
+async fn read(client: &Member, key: &str, value: &str) -> Result<(Sight, i64), Error> {
     let revision_of = |answer: &GetResponse| answer.header().map_or(0, ResponseHeader::revision);
-    match client.get(key, None).await.map_err(Error::from) {
-        Ok(answer) => Ok((sight(answer.kvs().first(), value), revision_of(&answer))),
+    let mut kv = client.kv();
+    match kv.get(key, None).await.map_err(Error::from) {
+        Ok(answer) => Ok((sight_of(answer.kvs().first(), value), revision_of(&answer))),
         Err(Error::TooLarge) => {
-            let answer = client.get(key, Some(GetOptions::new().with_keys_only())).await?;
-            let seen = sight(answer.kvs().first(), value);
+            let answer = kv.get(key, Some(GetOptions::new().with_keys_only())).await?;
+            let seen = sight_of(answer.kvs().first(), value);
             let content = if seen.mod_revision == 0 { Content::Absent } else { Content::TooLarge };
             Ok((Sight { content, ..seen }, revision_of(&answer)))
         }
@@ -286,7 +319,7 @@ async fn read(mut client: Client, key: &str, value: &str) -> Result<(Sight, i64)
     }
 }
 
-fn sight(kv: Option<&KeyValue>, value: &str) -> Sight {
+fn sight_of(kv: Option<&KeyValue>, value: &str) -> Sight {
     match kv {
         // A deletion's event carries the key with version 0.
         Some(kv) if kv.version() > 0 => Sight {

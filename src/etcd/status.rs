@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 
 use super::{
     connection::Connection,
+    dial::Member,
     error::Error,
     lease::{self, LeaseId, Ttl},
     list::Entry,
@@ -45,10 +46,9 @@ pub(super) async fn with_ttl(
     let mut ttls = Vec::with_capacity(entries.len());
     for batch in entries.chunks(BATCH) {
         let leases: Vec<_> = batch.iter().map(|entry| entry.lease).collect();
-        let mut endpoints_left = connection.endpoint_count();
         let asked = loop {
             match ask(connection, &leases).await {
-                Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+                Err(Error::Unavailable(_)) if !connection.round_is_over() => {}
                 other => break other?,
             }
         };
@@ -61,7 +61,7 @@ pub(super) async fn with_ttl(
 /// One attempt for all of them, side by side: one after the other, a thousand would take long.
 async fn ask(connection: &mut Connection, leases: &[Option<LeaseId>]) -> Result<Vec<Option<Ttl>>, Error> {
     connection
-        .call(async |client| {
+        .call(async |client: Member| {
             let mut asked = JoinSet::new();
             for (number, lease) in leases.iter().enumerate() {
                 if let Some(lease) = *lease {

@@ -13,15 +13,15 @@ pub struct Timing {
     /// The TTL of our lease: granted, or asked for as long as none is granted. `None` where there
     /// is no lease at stake (one-shot verbs).
     pub ttl: Option<Duration>,
-    /// How many endpoints there are; at least 1.
+    /// How many endpoints there are, each address of a name counted; at least 1.
     pub endpoints: u32,
     /// `--request-timeout`.
     pub request_timeout: Duration,
 }
 
 impl Timing {
-    /// One attempt at one endpoint: connect, TLS, login and answer together. A full round over the
-    /// endpoints fits into half a TTL.
+    /// One attempt at one endpoint, as long as etcd was not seen to need more: connect, TLS, login and answer together.
+    /// A full round over the endpoints fits into half a TTL.
     pub fn attempt(&self) -> Duration {
         match self.ttl {
             Some(ttl) => self.request_timeout.min(ttl / (2 * self.endpoints.max(3))),
@@ -29,11 +29,8 @@ impl Timing {
         }
     }
 
-    /// Between two keep-alives, and between two looks at our own key, jittered by 10 %.
-    ///
-    /// The looks go with the keep-alives because those prove little: a leader renews in its memory alone, and one
-    /// whose disk hangs does so long after the others have elected another (etcd#15247, seen on 3.4.23). A
-    /// linearizable read shows within a third of the TTL that it leads nobody.
+    /// From one tick to the next, jittered by 10 %. Keep-alive, linearizable look and request for progress go out
+    /// together, so that a process that is idle wakes once.
     pub fn renew_every(&self) -> Duration {
         let third = self.ttl.unwrap_or(Duration::MAX) / 3;
         third.min(Duration::from_secs(20)).mul_f64(0.9 + 0.2 * fastrand::f64())

@@ -1,23 +1,18 @@
-//! A watch that treats silence, cancellation and the end of its stream as failures.
+//! A watch that treats cancellation and the end of its stream as failures.
 //!
-//! The client library reports none of the three: a watch that is refused, compacted away, or on a
-//! member that was cut off is `Ok` and silent.
+//! The client library reports neither: a watch that is refused, compacted away, or on a member that was cut off is `Ok`
+//! and silent. Its silence is no failure either: etcd's grpc-proxy answers no request for progress. Whoever watches also
+//! looks, at each tick, and that decides.
 
-use std::time::Duration;
+use etcd_client::{ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 
-use etcd_client::{Client, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
-use tokio::time::{Instant, timeout_at};
-
-use super::{connection::bounded, error::Error};
-
-/// A watch is asked for a sign of life after this long without one.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+use super::{dial::Member, error::Error};
 
 /// A watch, established.
 pub(super) struct Watch {
     stream: WatchStream,
-    attempt: Duration,
-    heard: Instant,
+    /// A message came since it was last asked.
+    heard: bool,
 }
 
 impl Watch {
@@ -25,37 +20,26 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::Compacted`] when `revision` is gone: read the key again.
-    pub(super) async fn key(
-        mut client: Client,
-        key: &str,
-        revision: i64,
-        attempt: Duration,
-    ) -> Result<Self, Error> {
+    pub(super) async fn key(client: Member, key: &str, revision: i64) -> Result<Self, Error> {
         let options = WatchOptions::new().with_start_revision(revision);
-        let stream = client.watch(key, Some(options)).await?;
-        Self::confirmed(stream, revision, attempt).await
+        let stream = client.watch().watch(key, Some(options)).await?;
+        Self::confirmed(stream, revision).await
     }
 
     /// Watches the keys from `from` to before `end`, from `revision` on; returns when etcd has confirmed the watch.
     ///
     /// Etcd cuts what it has to tell into messages of its own limit of a request, 1.5 MB unless told otherwise. Our limit
-    /// is 4 MB: in one piece, the large changes of a busy moment could not be received.
+    /// is 2 MB: in one piece, the large changes of a busy moment could not be received.
     ///
     /// # Errors
     /// [`Error::Compacted`] when `revision` is gone: list the keys again.
-    pub(super) async fn range(
-        mut client: Client,
-        from: &str,
-        end: &str,
-        revision: i64,
-        attempt: Duration,
-    ) -> Result<Self, Error> {
+    pub(super) async fn range(client: Member, from: &str, end: &str, revision: i64) -> Result<Self, Error> {
         let options = WatchOptions::new().with_range(end).with_start_revision(revision).with_fragment();
-        let stream = client.watch(from, Some(options)).await?;
-        Self::confirmed(stream, revision, attempt).await
+        let stream = client.watch().watch(from, Some(options)).await?;
+        Self::confirmed(stream, revision).await
     }
 
-    async fn confirmed(mut stream: WatchStream, revision: i64, attempt: Duration) -> Result<Self, Error> {
+    async fn confirmed(mut stream: WatchStream, revision: i64) -> Result<Self, Error> {
         let created = message(&mut stream).await?;
         if !created.created() {
             return Err(Error::Unavailable("the watch was not confirmed".to_owned()));
@@ -65,31 +49,27 @@ impl Watch {
         if now > 0 && now + 1 < revision {
             return Err(Error::Unavailable("the store went back in time".to_owned()));
         }
-        Ok(Self { stream, attempt, heard: Instant::now() })
+        Ok(Self { stream, heard: true })
     }
 
-    /// When etcd last gave a sign of life.
-    pub(super) fn heard(&self) -> Instant {
-        self.heard
+    /// Asks for a sign of life, and gives whether there was any since it was last asked. It keeps the stream from being
+    /// idle, too, which balancers end after a while.
+    ///
+    /// # Errors
+    /// The stream has ended. Safe to drop.
+    pub(super) async fn request_progress(&mut self) -> Result<bool, Error> {
+        self.stream.request_progress().await?;
+        Ok(std::mem::replace(&mut self.heard, false))
     }
 
     /// The next message that holds events. Safe to drop: no event is lost, for it stays in the stream.
     ///
     /// # Errors
-    /// Whatever ended the watch, silence included.
+    /// Whatever ended the watch.
     pub(super) async fn next(&mut self) -> Result<WatchResponse, Error> {
         loop {
-            let answer = match timeout_at(self.heard + PROGRESS_EVERY, message(&mut self.stream)).await {
-                Ok(answer) => answer?,
-                Err(_) => {
-                    bounded(Instant::now() + self.attempt, async {
-                        self.stream.request_progress().await?;
-                        message(&mut self.stream).await
-                    })
-                    .await?
-                }
-            };
-            self.heard = Instant::now();
+            let answer = message(&mut self.stream).await?;
+            self.heard = true;
             if !answer.events().is_empty() {
                 return Ok(answer);
             }

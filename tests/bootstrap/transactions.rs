@@ -5,8 +5,9 @@ use std::{future::Future, time::Duration};
 
 use crate_discovery::{
     bootstrap::{Candidate, Change, Condition, Epoch, List, Listed, MachineId, Said},
-    etcd::{Bootstrap, LeaseId, Options, Registry, credentials::TlsFiles},
+    etcd::{Bootstrap, LeaseId, Options, Registry, credentials::TlsFiles, parse_endpoints},
     host::Host,
+    names::Names,
 };
 
 use crate::{
@@ -32,12 +33,12 @@ fn epoch(number: u64) -> Epoch {
 
 fn registry(etcd: &Etcd) -> Bootstrap {
     let options = Options {
-        endpoints: vec![etcd.url()],
+        endpoints: parse_endpoints(&etcd.url(), false).unwrap(),
         tls: TlsFiles::default(),
         login: None,
         request_timeout: Duration::from_secs(5),
     };
-    Registry::new(options, PREFIX.to_owned()).bootstrap()
+    Registry::new(options, Names::new(), PREFIX.to_owned()).bootstrap()
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
