@@ -1,8 +1,11 @@
 //! The value of a key in etcd: "this node can be joined here".
 
-use std::num::NonZeroU16;
+use std::{fmt, num::NonZeroU16};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, Visitor},
+};
 
 use crate::host::Host;
 
@@ -14,11 +17,13 @@ use crate::host::Host;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// CrateDB's HTTP port.
+    #[serde(deserialize_with = "port")]
     pub http: NonZeroU16,
     /// CrateDB's transport port, the one that peers join.
+    #[serde(deserialize_with = "port")]
     pub transport: NonZeroU16,
     /// CrateDB's PostgreSQL port, when it is announced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "port_or_none")]
     pub psql: Option<NonZeroU16>,
     /// Where to connect when it is not the host in the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +72,38 @@ impl Announcement {
     }
 }
 
+/// A port. Serde's own complaint would quote what stands there instead, a megabyte if it is one.
+struct PortVisitor;
+
+impl Visitor<'_> for PortVisitor {
+    type Value = Option<NonZeroU16>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port from 1 to 65535")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        port.map(Some).ok_or_else(|| E::custom("a port is not from 1 to 65535"))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::custom("a port is no number"))
+    }
+}
+
+fn port_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU16>, D::Error> {
+    deserializer.deserialize_any(PortVisitor)
+}
+
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
+    port_or_none(deserializer)?.ok_or_else(|| D::Error::custom("a port is null"))
+}
+
 impl Serialize for Host {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -112,6 +149,16 @@ mod tests {
             b" {\"zone\": {\"a\": [1]}, \"http\": 4200, \"transport\": 4300, \"psql\": null}\n",
         );
         assert_eq!(read.unwrap().port(Port::Transport), Some(4300));
+    }
+
+    #[test]
+    fn complaint_about_a_large_value_is_short() {
+        let large = "\u{1}".repeat(1000).escape_default().to_string().replace("\\u{1}", "\\u0001");
+        for field in ["http", "transport", "psql", "address"] {
+            let value = format!(r#"{{"http":4200,"transport":4300,"{field}":"{large}"}}"#);
+            let error = Announcement::from_json(value.as_bytes()).unwrap_err().to_string();
+            assert!(error.len() < 200, "{field}: {error}");
+        }
     }
 
     #[test]

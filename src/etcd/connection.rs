@@ -3,7 +3,7 @@
 //! A balancing channel would send its share of all requests to a dead member for ever (measured:
 //! a quarter of the requests fail with one of three members down).
 
-use std::{future::Future, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -219,11 +219,22 @@ impl Connection {
             if let Some(address) = target.address {
                 return Ok((target.endpoint, address));
             }
-            self.contact.set_failure(format!("the name {} is still being looked up", target.endpoint.host()));
-            self.round
-                .look_up(&target.endpoint)
-                .await
-                .map_err(|unknown| Error::Unavailable(unknown.to_string()))?;
+            let pending = format!("the name {} is still being looked up", target.endpoint.host());
+            self.contact.set_failure(pending.clone());
+            let (said_at, count) = (Instant::now() + self.attempt(), self.round.len());
+            let looked_up = {
+                let mut looking = pin!(self.round.look_up(&target.endpoint));
+                match timeout_at(said_at, &mut looking).await {
+                    Ok(looked_up) => looked_up,
+                    Err(_) => {
+                        // Whoever has an address had its turn before.
+                        self.outage.left(&target.shown(), &pending);
+                        self.outage.nobody_answers(count);
+                        looking.await
+                    }
+                }
+            };
+            looked_up.map_err(|unknown| Error::Unavailable(unknown.to_string()))?;
         }
     }
 

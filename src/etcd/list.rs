@@ -18,8 +18,6 @@ const PAGE: i64 = 1000;
 const MOST_KEYS: i64 = 100_000;
 /// A whole list, all its pages together, may take as long as so many attempts.
 const LONGEST: u32 = 4;
-/// A longer value is no announcement, and is not looked into.
-const LONGEST_VALUE: usize = 64 * 1024;
 
 /// One announcement, and what etcd knows of its key.
 pub(super) struct Entry {
@@ -176,9 +174,6 @@ pub(super) fn host(key: &[u8], directory: &str) -> Result<Host, String> {
 pub(super) fn node(kv: &KeyValue, directory: &str, warned: &mut Warned) -> Option<Node> {
     let read = || -> Result<Node, String> {
         let host = host(kv.key(), directory)?;
-        if kv.value().len() > LONGEST_VALUE {
-            return Err(format!("the value is invalid: it has {} bytes", kv.value().len()));
-        }
         let invalid =
             |e: serde_json::Error| format!("the value is invalid: {}", decode(e.to_string().as_bytes()));
         let announcement = Announcement::from_json(kv.value()).map_err(invalid)?;

@@ -87,7 +87,7 @@ fn value_that_was_overwritten_under_our_lease_is_restored() {
 
 /// Row 2, section 4: two programs that both insist must not saturate etcd.
 #[test]
-fn key_that_is_overwritten_again_and_again_is_put_back_once_a_second() {
+fn key_that_is_overwritten_again_and_again_is_put_back_once_a_second_after_the_first_five() {
     let etcd = Etcd::start();
     let observer = Observer::start(&etcd);
     let mut raw = Raw::connect(&etcd);
@@ -102,7 +102,7 @@ fn key_that_is_overwritten_again_and_again_is_put_back_once_a_second() {
     let seconds = start.elapsed().as_secs() as usize;
     let heard = observer.history(&key());
     let answers = heard.iter().skip(1).filter(|event| event.value == DEFAULT_VALUE).count();
-    assert!((2..=seconds + 2).contains(&answers), "{answers} answers in {seconds} s");
+    assert!((5..=5 + seconds + 2).contains(&answers), "{answers} answers in {seconds} s");
 }
 
 /// Row 3.
