@@ -131,7 +131,7 @@ impl Connection {
         self.timing
     }
 
-    /// There is, or is to be, a lease of this TTL; all waiting times follow it.
+    /// There is, or is to be, a lease of this TTL, or all has to be done within this time: all waiting times follow it.
     pub(super) fn set_ttl(&mut self, ttl: Duration) {
         self.timing.ttl = Some(ttl);
     }

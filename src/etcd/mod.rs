@@ -80,6 +80,11 @@ impl Registry {
         Ok(Status { revision, announced })
     }
 
+    /// From now on everything has to be done within about this time: an attempt is cut so that each endpoint gets its turn.
+    pub fn set_limit(&mut self, within: Duration) {
+        self.connection.set_ttl(within);
+    }
+
     async fn read(&mut self, host: Option<&Host>) -> Result<Listing, Error> {
         list::at_each_endpoint(&mut self.connection, &self.prefix, host, &mut self.warned).await
     }

@@ -59,6 +59,9 @@ pub struct TooFew {
 /// [`Error`], [`TooFew`], or a file that cannot be written; nothing was printed then, and the file
 /// is as it was. Safe to drop.
 pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
+    if let Some(within) = options.within {
+        registry.set_limit(within);
+    }
     let read = match (options.wait_for, options.within) {
         (Some(wanted), Some(within)) => wait(&mut registry, &options, wanted, within).await,
         (_, within) => list(&mut registry, within)
