@@ -25,6 +25,8 @@ use tracing::{info, warn};
 
 /// Longest wait for the name service when looking whether our host is known as loopback.
 const LOOKUP: Duration = Duration::from_secs(2);
+/// How long `hosts` and `status` wait for stderr, once, before they drop log lines.
+const LINE_WAITS: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
@@ -39,7 +41,12 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    logging::init(invocation.log.clone(), invocation.log_format == LogFormat::Json);
+    // Where no key has to be kept, completeness of what is said is worth a moment.
+    let patience = match &invocation.verb {
+        Verb::Hosts(_) | Verb::Status(_) => LINE_WAITS,
+        Verb::Announce(_) | Verb::Watch(_) | Verb::Bootstrap(_) => Duration::ZERO,
+    };
+    logging::init(invocation.log.clone(), invocation.log_format == LogFormat::Json, patience);
     let code = run(invocation).unwrap_or_else(|error| {
         let code = exit::code(&error);
         if code != 0 {
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
         }
         code
     });
+    logging::flush();
     ExitCode::from(code)
 }
 
