@@ -129,12 +129,14 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                     warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");
                 }
             });
-            let tell = |notice, status: &str| match notice {
-                Notice::Ready => systemd::ready(status),
-                Notice::Alive => systemd::alive(status),
-                Notice::Stopping => systemd::stopping(status),
+            let manager = systemd::Manager::from_env();
+            let tell = |notice, status: &str| match (notice, &manager) {
+                (Notice::Ready, Some(manager)) => manager.ready(status),
+                (Notice::Alive, Some(manager)) => manager.alive(status),
+                (Notice::Stopping, Some(manager)) => manager.stopping(status),
+                (_, None) => {}
             };
-            let supervisor = systemd::listens_every().map(|every| Supervisor { every, tell: &tell });
+            let supervisor = manager.as_ref().map(|manager| Supervisor { every: manager.every(), tell: &tell });
             let shutdown = async {
                 _ = signal.await;
                 // What they keep stays as it was: our own withdrawal is no news to our own node.

@@ -161,6 +161,10 @@ pub async fn run(
                 };
                 let before = machine.state().clone();
                 machine.on(event.clone(), LeaseId::random());
+                if !machine.state().renews() {
+                    // What we do not renew on purpose is no reason for an alarm.
+                    silent_since.set(None);
+                }
                 report(&key, &before, &event, machine.state());
                 let notice = if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive };
                 tell(notice, &machine, &gate_moved.borrow());
