@@ -136,7 +136,8 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 (Notice::Stopping, Some(manager)) => manager.stopping(status),
                 (_, None) => {}
             };
-            let supervisor = manager.as_ref().map(|manager| Supervisor { every: manager.every(), tell: &tell });
+            let supervisor =
+                manager.as_ref().map(|manager| Supervisor { every: manager.every(), tell: &tell });
             let shutdown = async {
                 _ = signal.await;
                 // What they keep stays as it was: our own withdrawal is no news to our own node.

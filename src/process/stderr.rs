@@ -17,6 +17,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec},
     fs::{FileType, Mode, OFlags},
     io::Errno,
     net::SendFlags,
@@ -249,16 +250,31 @@ fn notice(lost: u64) -> Vec<u8> {
 /// their mode belongs to all who share them. Only a file on a frozen disk still holds it up.
 fn write_at_once(bytes: &[u8]) -> Result<usize, Errno> {
     let stat = rustix::fs::fstat(io::stderr())?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Socket => {
-            rustix::net::send(io::stderr(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-        }
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    match kind {
+        FileType::Socket => rustix::net::send(io::stderr(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
         FileType::Fifo | FileType::CharacterDevice => {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let stderr = rustix::fs::open("/proc/self/fd/2", flags, Mode::empty())?;
-            rustix::io::write(stderr, bytes)
+            match rustix::fs::open("/proc/self/fd/2", flags, Mode::empty()) {
+                Ok(stderr) => rustix::io::write(stderr, bytes),
+                // A pipe of another user, who started us as this one.
+                Err(_) if kind == FileType::Fifo => write_to_pipe(bytes),
+                Err(error) => Err(error),
+            }
         }
         // Opened anew it would be written from its beginning.
         _ => rustix::io::write(io::stderr(), bytes),
     }
+}
+
+/// Writes to the pipe what it has room for: where poll(2) says that there is some, there are
+/// [`PIPE_BUF`](https://man7.org/linux/man-pages/man7/pipe.7.html) bytes, unless another process is quicker.
+fn write_to_pipe(bytes: &[u8]) -> Result<usize, Errno> {
+    const PIPE_BUF: usize = 4096;
+    let stderr = io::stderr();
+    let mut writable = [PollFd::new(&stderr, PollFlags::OUT)];
+    if rustix::event::poll(&mut writable, Some(&Timespec::default()))? == 0 {
+        return Err(Errno::AGAIN);
+    }
+    rustix::io::write(&stderr, &bytes[..bytes.len().min(PIPE_BUF)])
 }

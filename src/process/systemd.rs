@@ -95,7 +95,8 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 fn every() -> Duration {
     let number = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     // The limit is for the process that `WATCHDOG_PID` names, or for any (sd_watchdog_enabled(3)).
-    let is_ours = env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(process::id().into());
+    let is_ours =
+        env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(process::id().into());
     // An interval of zero would be none.
     let limit = number("WATCHDOG_USEC").filter(|limit| is_ours && *limit > 0);
     limit.map_or(EVERY, |limit| EVERY.min(Duration::from_micros(limit) / 3))
