@@ -55,14 +55,13 @@ pub fn init(filter: Targets, json: bool, patience: Duration) {
     }
 }
 
-/// Writes what a process that failed ends with: `text`, with its last newline. Waits for 200 ms at most
-/// until it and all log lines are written.
+/// Writes what a process that failed ends with: `text`, with its last newline. Waits as [`flush`] does.
 pub fn fail(text: &str) {
     let priority = if stderr_is_journal() { priority(Level::ERROR) } else { "" };
     stderr::write_last(&format!("{priority}{text}"));
 }
 
-/// Waits until all log lines are written, for 200 ms at most.
+/// Waits until all log lines are written: for 1 s at most, and for 200 ms if nobody reads them.
 pub fn flush() {
     stderr::flush();
 }

@@ -11,9 +11,10 @@
 use std::{
     cell::RefCell,
     io,
+    mem::take,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -24,14 +25,18 @@ use rustix::{
 };
 use tracing::warn;
 
-/// Bytes that wait for the thread, at most. It holds as many again while it writes them.
+/// Bytes that wait for the thread, at most.
 const ROOM: usize = 128 << 10;
+/// Bytes that the thread takes at once, at most, unless one line is longer.
+const PORTION: usize = 16 << 10;
 /// Bytes of one line, at most; the rest of it is cut off.
 const LONGEST: usize = 16 << 10;
 /// Bytes of the thread's stack. What is not used is not resident.
 const STACK: usize = 128 << 10;
-/// How long the end of the process waits for lines to be written.
+/// How long the end of the process waits while nothing is written.
 const LAST_FLUSH: Duration = Duration::from_millis(200);
+/// How long it waits for a reader that is slow.
+const SLOW_FLUSH: Duration = Duration::from_secs(1);
 /// How soon a write is tried again where another process has made stderr non-blocking, and it is full.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -41,6 +46,7 @@ static QUEUE: Mutex<Queue> = Mutex::new(Queue {
     dropped: 0,
     has_thread: false,
     is_writing: false,
+    portions: 0,
     direct: Output { waits: false, lost: 0, cut: false },
 });
 /// Told when lines were handed over, and when they were taken or written.
@@ -57,13 +63,15 @@ struct Queue {
     lines: Vec<u8>,
     /// The sentence that the process ends with. It comes after the lines and always finds room.
     last: Vec<u8>,
-    /// Lines that found no room since `lines` was taken. Until it is taken again all others are
-    /// dropped, too, so that the count is told where the lines are missing.
+    /// Lines that found no room. Until all of `lines` are taken the others are dropped, too, so that the
+    /// count is told where the lines are missing.
     dropped: u64,
     /// Whether the thread could be started. It never ends.
     has_thread: bool,
     /// The thread writes what it took.
     is_writing: bool,
+    /// How many portions the thread took.
+    portions: u64,
     /// Writes while there is no thread.
     direct: Output,
 }
@@ -71,6 +79,18 @@ struct Queue {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.last.is_empty() && self.dropped == 0
+    }
+
+    /// Takes some lines, and what comes after them if those are all.
+    fn take(&mut self) -> (Vec<u8>, u64, Vec<u8>) {
+        self.portions += 1;
+        if self.lines.len() > PORTION {
+            let ends = |bytes: &[u8]| bytes.iter().rposition(|&byte| byte == b'\n');
+            if let Some(end) = ends(&self.lines[..PORTION]) {
+                return (self.lines.drain(..=end).collect(), 0, Vec::new());
+            }
+        }
+        (take(&mut self.lines), take(&mut self.dropped), take(&mut self.last))
     }
 
     fn has_room(&self, line: &[u8]) -> bool {
@@ -94,7 +114,7 @@ fn queue() -> MutexGuard<'static, Queue> {
 }
 
 /// Hands over `line`, which ends with a newline. Where the queue is full the line waits for room for
-/// `patience` at most, and only if no line was dropped since there was room. Then it is dropped.
+/// `patience` at most, and not at all while a line is missing that was not told of. Then it is dropped.
 pub(super) fn write(line: &[u8], patience: Duration) {
     if NOTICE.with_borrow_mut(|notice| notice.as_mut().map(|notice| notice.extend_from_slice(line)).is_some())
     {
@@ -134,11 +154,22 @@ pub(super) fn write_last(text: &str) {
     flush();
 }
 
-/// Waits until every line is written, for 200 ms at most: there may be no reader.
+/// Waits until every line is written: for as long as there is a reader, for 1 s at most, and for 200 ms
+/// if there is none.
 pub(super) fn flush() {
-    let waits = |queue: &mut Queue| queue.has_thread && (queue.is_writing || !queue.is_empty());
-    // Whether it came in time makes no difference to a process that ends.
-    let _ = MOVED.wait_timeout_while(queue(), LAST_FLUSH, waits);
+    let waits = |queue: &Queue| queue.has_thread && (queue.is_writing || !queue.is_empty());
+    let (start, mut queue) = (Instant::now(), queue());
+    while waits(&queue) {
+        let before = queue.portions;
+        let within = SLOW_FLUSH.saturating_sub(start.elapsed()).min(LAST_FLUSH);
+        let stands_still = |queue: &mut Queue| waits(queue) && queue.portions == before;
+        let waited = MOVED.wait_timeout_while(queue, within, stands_still);
+        let (moved, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            return;
+        }
+        queue = moved;
+    }
 }
 
 /// What is kept of a line that is too long, and what ends it.
@@ -158,8 +189,7 @@ fn write_all(mut out: Output) {
         queue.is_writing = false;
         MOVED.notify_all();
         queue = MOVED.wait_while(queue, |queue| queue.is_empty()).unwrap_or_else(PoisonError::into_inner);
-        let (lines, last) = (std::mem::take(&mut queue.lines), std::mem::take(&mut queue.last));
-        let dropped = std::mem::take(&mut queue.dropped);
+        let (lines, dropped, last) = queue.take();
         queue.is_writing = true;
         drop(queue);
         // There is room again.

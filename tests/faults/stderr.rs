@@ -72,37 +72,53 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     (master, open(name, flags, Mode::empty()).unwrap())
 }
 
-/// Announces with this stderr, which stays stuck while the key is deleted a dozen times: it comes back each
-/// time, SRV answers, and SIGTERM withdraws. Gives the process, which has not ended where the kernel
-/// itself keeps it.
-#[track_caller]
-fn nothing_waits(stderr: OwnedFd) -> Daemon {
-    let etcd = Etcd::start();
-    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let command = announce(&etcd, "h1", &["--srv", &server.to_string()]);
-    let daemon = Daemon::spawn_logging_to(command, stderr.into());
-    eventually("announced", PATIENCE, || etcd.key(&key()).ok_or("no key".to_owned()));
-    let began = Instant::now();
-    for n in 0..DELETIONS {
-        etcd.etcdctl(&["del", &key()]);
-        // The tool puts a key back once a second.
-        eventually(&format!("back after deletion {n}"), AT_ONCE * 2 + SLACK, || {
-            etcd.key(&key()).ok_or("no key".to_owned())
-        });
-    }
-    let left = (TTL * 2).saturating_sub(began.elapsed());
-    stays("the key", left, &true, || etcd.key(&key()).is_some());
-    eventually_eq("the answer", SLACK, &Ok(vec!["h1:4300".to_owned()]), || seeds(server));
+/// An announcer with an SRV feed, whose stderr nobody reads.
+struct Unread {
+    etcd: Etcd,
+    server: SocketAddr,
+    daemon: Daemon,
+}
 
-    daemon.signal(Signal::TERM);
-    eventually_eq("withdrawn", AT_ONCE + SLACK, &(None, 0), || (etcd.key(&key()), etcd.leases().len()));
-    daemon
+impl Unread {
+    fn start(stderr: impl Into<OwnedFd>) -> Self {
+        let etcd = Etcd::start();
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let command = announce(&etcd, "h1", &["--srv", &server.to_string()]);
+        let daemon = Daemon::spawn_logging_to(command, stderr.into().into());
+        Self { etcd, server, daemon }
+    }
+
+    /// The key is there, and back after each of a dozen deletions; SRV answers, and SIGTERM withdraws.
+    #[track_caller]
+    fn works(&self) {
+        let is_there = || self.etcd.key(&key()).is_some();
+        eventually_eq("announced", PATIENCE, &true, is_there);
+        let began = Instant::now();
+        for n in 0..DELETIONS {
+            self.etcd.etcdctl(&["del", &key()]);
+            // The tool puts a key back once a second.
+            eventually_eq(&format!("back after deletion {n}"), AT_ONCE * 2 + SLACK, &true, is_there);
+        }
+        stays("the key", (TTL * 2).saturating_sub(began.elapsed()), &true, is_there);
+        let answer = Ok(vec!["h1:4300".to_owned()]);
+        eventually_eq("the answer", SLACK, &answer, || seeds(self.server));
+
+        self.daemon.signal(Signal::TERM);
+        let left = || (self.etcd.key(&key()), self.etcd.leases().len());
+        eventually_eq("withdrawn", AT_ONCE + SLACK, &(None, 0), left);
+    }
+
+    #[track_caller]
+    fn works_and_ends(mut self) {
+        self.works();
+        assert_eq!(self.daemon.wait(AT_ONCE + SLACK), 0);
+    }
 }
 
 #[test]
 fn full_pipe_holds_nothing_up() {
     let (_reader, stderr) = full_pipe();
-    assert_eq!(nothing_waits(stderr).wait(AT_ONCE + SLACK), 0);
+    Unread::start(stderr).works_and_ends();
 }
 
 /// As the journal's, whose daemon is frozen.
@@ -110,35 +126,33 @@ fn full_pipe_holds_nothing_up() {
 fn full_socket_holds_nothing_up() {
     let (_journald, stderr) = UnixStream::pair().unwrap();
     fill(&stderr);
-    assert_eq!(nothing_waits(stderr.into()).wait(AT_ONCE + SLACK), 0);
+    Unread::start(stderr).works_and_ends();
 }
 
 #[test]
 fn terminal_that_is_stopped_holds_nothing_up() {
-    let (master, stderr) = terminal();
+    let (_emulator, stderr) = terminal();
     // What ^S does.
     tcflow(&stderr, Action::OOff).unwrap();
-    assert_eq!(nothing_waits(stderr).wait(AT_ONCE + SLACK), 0);
-    drop(master);
+    Unread::start(stderr).works_and_ends();
 }
 
 #[test]
 fn terminal_whose_emulator_reads_nothing_holds_nothing_up() {
-    let (master, stderr) = terminal();
+    let (_emulator, stderr) = terminal();
     fill(&stderr);
-    assert_eq!(nothing_waits(stderr).wait(AT_ONCE + SLACK), 0);
-    drop(master);
+    Unread::start(stderr).works_and_ends();
 }
 
 #[test]
 fn file_on_a_frozen_disk_holds_nothing_up_but_the_very_end() {
     let disk = Disk::create();
-    let stderr = File::create(disk.path().join("log")).unwrap();
+    let mut unread = Unread::start(File::create(disk.path().join("log")).unwrap());
     let hangs = disk.hang();
-    let mut daemon = nothing_waits(stderr.into());
-    // Linux ends no thread that waits for this disk; by now nothing depends on it.
+    unread.works();
+    // Linux ends no process with a thread that waits for this disk; nothing depends on it by now.
     drop(hangs);
-    assert_eq!(daemon.wait(PATIENCE), 0);
+    assert_eq!(unread.daemon.wait(PATIENCE), 0);
 }
 
 /// A file system in memory, taken down when dropped.
