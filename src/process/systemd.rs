@@ -73,7 +73,8 @@ impl Manager {
 
     fn send(&self, sign: &str, status: &str) {
         let mut owed = self.owed.borrow_mut();
-        let status = &status[..status.floor_char_boundary(LONGEST)];
+        let end = (0..=LONGEST.min(status.len())).rev().find(|&end| status.is_char_boundary(end));
+        let status = &status[..end.unwrap_or_default()];
         let message = format!("{}{sign}STATUS={status}\n", owed.concat());
         match self.socket.send_to_addr(message.as_bytes(), &self.address) {
             Ok(_) => owed.clear(),
