@@ -206,20 +206,6 @@ fn abstract_socket_hears_the_same() {
     assert_eq!(daemon.end(Signal::TERM, PATIENCE), 0);
 }
 
-/// systemd ignores a message of more than 4096 bytes, and READY=1 with it.
-#[test]
-fn status_line_never_makes_a_message_too_long() {
-    let etcd = Etcd::start();
-    let mut manager = Manager::start();
-    let check = format!("http://127.0.0.1:1/{}", "x".repeat(6000));
-    let mut command = announce(&etcd, "h1", &["--check", &check, "--check-interval", "100ms"]);
-    manager.runs(&mut command);
-    let _daemon = Daemon::spawn(command);
-    let waits = manager.hears("STATUS=not announced: waiting for the node: http://127.0.0.1:1/xxx", 0);
-    let message = &manager.heard()[waits];
-    assert!(message.ends_with("x\n") && message.len() < 4096, "{} bytes", message.len());
-}
-
 #[test]
 fn watchdog_of_another_process_is_not_ours() {
     let etcd = Etcd::start();

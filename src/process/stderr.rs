@@ -308,3 +308,16 @@ fn write_to_pipe(bytes: &[u8]) -> Result<usize, Errno> {
     }
     rustix::io::write(&stderr, &bytes[..bytes.len().min(PIPE_BUF)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_line_is_cut_at_the_end_of_a_character_and_stays_a_line() {
+        assert_eq!(cut(b"short\n"), (&b"short\n"[..], &b""[..]));
+        let long = format!("xx{}\n", "\u{b7}".repeat(LONGEST));
+        let (kept, end) = cut(long.as_bytes());
+        assert_eq!((kept, end), (&long.as_bytes()[..LONGEST - 2], "…\n".as_bytes()));
+    }
+}

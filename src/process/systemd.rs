@@ -73,15 +73,19 @@ impl Manager {
 
     fn send(&self, sign: &str, status: &str) {
         let mut owed = self.owed.borrow_mut();
-        let end = (0..=LONGEST.min(status.len())).rev().find(|&end| status.is_char_boundary(end));
-        let status = &status[..end.unwrap_or_default()];
-        let message = format!("{}{sign}STATUS={status}\n", owed.concat());
+        let message = format!("{}{sign}STATUS={}\n", owed.concat(), cut(status));
         match self.socket.send_to_addr(message.as_bytes(), &self.address) {
             Ok(_) => owed.clear(),
             // Whoever set up the socket and took it away again is not our concern: the key is.
             Err(error) => debug!(%error, "systemd does not listen"),
         }
     }
+}
+
+/// At most [`LONGEST`] bytes of `status`.
+fn cut(status: &str) -> &str {
+    let end = (0..=LONGEST.min(status.len())).rev().find(|&end| status.is_char_boundary(end));
+    &status[..end.unwrap_or_default()]
 }
 
 /// What `NOTIFY_SOCKET` names: a path, or an abstract socket where it begins with `@`.
@@ -101,4 +105,17 @@ fn every() -> Duration {
     // An interval of zero would be none.
     let limit = number("WATCHDOG_USEC").filter(|limit| is_ours && *limit > 0);
     limit.map_or(EVERY, |limit| EVERY.min(Duration::from_micros(limit) / 3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_line_is_cut_at_the_end_of_a_character() {
+        assert_eq!(cut("announced"), "announced");
+        let long = format!("x{}", "\u{b7}".repeat(LONGEST));
+        assert_eq!(cut(&long), &long[..LONGEST - 1]);
+        assert_eq!(cut(&"x".repeat(LONGEST + 1)).len(), LONGEST);
+    }
 }
