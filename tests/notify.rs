@@ -19,7 +19,9 @@ use support::{
     AT_ONCE, PATIENCE, SLACK, TTL,
     daemon::{Daemon, announce, run, tool},
     etcd::{Etcd, scratch},
-    eventually, eventually_eq, key_of, stays,
+    eventually, eventually_eq, key_of,
+    node::{FakeNode, Manner, answer},
+    stays,
 };
 use tempfile::TempDir;
 
@@ -108,6 +110,21 @@ fn status_says_what_the_node_lacks_and_who_holds_the_key() {
     let mut closed = Daemon::spawn(command);
     manager.hears("STATUS=not announced: waiting for the node: tcp://127.0.0.1:1: connection refused\n", 0);
     assert_eq!(closed.end(Signal::TERM, PATIENCE), 0);
+
+    let node = FakeNode::closed();
+    let mut manager = Manager::start();
+    let check = node.cratedb();
+    let mut command = announce(&etcd, "h1", &["--check", &check, "--check-interval", "100ms"]);
+    manager.runs(&mut command);
+    let _waiting = Daemon::spawn(command);
+    let waits = "STATUS=not announced: waiting for the node:";
+    let refused = manager.hears(&format!("{waits} {check}: connection refused\n"), 0);
+    node.behave(Manner::HangsUp);
+    let closed = manager.hears(&format!("{waits} {check}: closed without an answer\n"), refused);
+    node.behave(Manner::Answers(answer(400, "")));
+    let changed = manager.hears(&format!("{waits} {check}: answered 400, which is"), closed);
+    node.serve();
+    manager.hears("STATUS=announced", changed);
 
     let mut manager = Manager::start();
     let mut command = announce(&etcd, "h2", &[]);

@@ -4,9 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aftermath;
 mod answers;
 mod formed;
 mod operator;
+mod remembers;
 mod transactions;
 mod trials;
 
@@ -15,21 +17,27 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use support::{
     PATIENCE,
     daemon::{Finished, run, tool},
     etcd::Etcd,
-    eventually,
+    eventually, signal,
 };
 
 /// What is stored for the first election under the default prefix.
 pub const STORED: &str = "/services/crate.meta/bootstrap/";
 
-/// `bootstrap` for the node `name` of `expect`, with more arguments.
+/// `bootstrap` for the node `name` of `expect`, with more arguments. The hold is so short that only the tests about it
+/// wait for it.
 pub fn ask(etcd: &Etcd, name: &str, expect: u32, args: &[&str]) -> Command {
     let mut command = tool();
     command.args(["bootstrap", "--endpoints", &etcd.url()]);
-    command.args(["--node-name", name, "--expect", &expect.to_string()]).args(args);
+    command.args(["--node-name", name, "--expect", &expect.to_string()]);
+    if !args.contains(&"--hold") {
+        command.args(["--hold", "100ms"]);
+    }
+    command.args(args);
     command
 }
 
@@ -72,6 +80,13 @@ impl Asking {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0.as_ref().expect("it runs").id()
+    }
+
+    /// Sends it a signal, and waits for its end.
+    #[track_caller]
+    pub fn end(self, number: Signal) -> Finished {
+        signal(self.pid(), number);
+        self.finish(PATIENCE)
     }
 
     /// Ends it with SIGKILL; what it had printed.

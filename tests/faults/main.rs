@@ -5,12 +5,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checks;
 mod cluster;
 mod crowded;
 mod gate;
 mod login;
 mod lookout;
-mod node;
+mod names;
+mod password;
 mod past;
 mod quiet;
 mod refusals;
