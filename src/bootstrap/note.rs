@@ -92,6 +92,31 @@ pub fn to_note(
     (!is_known).then_some((epoch, evidence))
 }
 
+/// What has to be stored by a host that notes a master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: this epoch is stored, and it is greater than the note's.
+    OlderThan(Epoch),
+    /// Nothing: it is stored.
+    Known,
+    /// The mark that the cluster has formed.
+    Missing {
+        /// Whether the note's epoch has to be stored with it: none is, or a smaller one, as in a store that lost its data or
+        /// was restored.
+        with_epoch: bool,
+    },
+}
+
+/// What has to be stored for a cluster of the epoch `noted`, where etcd has the epoch `stored`, if it has one, and has the
+/// mark or not.
+pub fn to_mark(noted: Epoch, stored: Option<Epoch>, is_marked: bool) -> Mark {
+    if let Some(greater) = stored.filter(|stored| *stored > noted) {
+        return Mark::OlderThan(greater);
+    }
+    let with_epoch = stored.unwrap_or_default() < noted;
+    if is_marked && !with_epoch { Mark::Known } else { Mark::Missing { with_epoch } }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
