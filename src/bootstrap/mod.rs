@@ -32,7 +32,7 @@ pub use self::{
     machine::{BootId, MachineId, NoMachineId},
     memory::Memory,
     note::{Evidence, Mark, Note, Sighting, Started, to_mark, to_note},
-    rules::{Answer, Asker, Change, Cluster, Condition, Obstacle, Step, decide, is_reset, reset},
+    rules::{Answer, Asker, Change, Cluster, Condition, Obstacle, Step, decide, is_reset, reset, started_in},
     settling::Settling,
     stored::{Candidate, Formed, List, Listed, MOST_LISTED, Registered, Said, View},
 };

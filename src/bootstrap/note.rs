@@ -72,7 +72,8 @@ pub enum Sighting {
 }
 
 /// The epoch and the evidence of the note that has to be written now, if one has to. `stored` is etcd's epoch, or none
-/// where it is not known; it counts only for a node of which nobody wrote down when it was started.
+/// where it is not known; it counts only for a node of which nobody wrote down when it was started, and only until it was
+/// noted: an epoch that a reset begins later is not that node's.
 pub fn to_note(
     seen: Sighting,
     started: Option<&Started>,
@@ -80,8 +81,9 @@ pub fn to_note(
     stored: Option<Epoch>,
 ) -> Option<(Epoch, Evidence)> {
     let start = started.and_then(|started| started.epoch);
+    let noted = note.map(|note| note.epoch).filter(|epoch| *epoch > Epoch::default());
     let (epoch, evidence) = match seen {
-        Sighting::HasMaster => (start.or(stored).unwrap_or_default(), Evidence::HasMaster),
+        Sighting::HasMaster => (start.or(noted).or(stored).unwrap_or_default(), Evidence::HasMaster),
         Sighting::Hidden if started.is_some_and(|started| started.elects) => (start?, Evidence::GivenTheList),
         Sighting::Hidden | Sighting::Nothing => return None,
     };
@@ -159,6 +161,12 @@ mod tests {
         assert_eq!(master(None, None, None), Some((Epoch::default(), HasMaster)));
         assert_eq!(master(Some(&started(None, false)), None, Some(7)), Some((epoch(7), HasMaster)));
         assert_eq!(master(None, Some(&note(7, HasMaster)), Some(7)), None);
+        assert_eq!(master(None, Some(&note(7, HasMaster)), Some(9)), None, "there was a reset after it");
+        assert_eq!(
+            master(None, Some(&note(0, HasMaster)), Some(9)),
+            Some((epoch(9), HasMaster)),
+            "it was unknown"
+        );
     }
 
     #[test]
