@@ -129,6 +129,11 @@ impl<M: Model> Explored<M> {
         Ok(longest.into_iter().flatten().max().unwrap_or(0))
     }
 
+    /// The worlds in which nothing happens any more.
+    pub fn ends(&self) -> impl Iterator<Item = &M::World> {
+        self.worlds.iter().zip(&self.next).filter(|(_, next)| next.is_empty()).map(|(world, _)| world)
+    }
+
     /// How a world came about.
     fn story(&self, number: usize) -> String {
         let mut path = vec![number];

@@ -4,6 +4,7 @@ mod changes;
 mod faults;
 mod protocol;
 mod rules;
+mod scenarios;
 mod world;
 
 use std::time::Instant;

@@ -4,8 +4,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate_discovery::{
     bootstrap::{
-        self, Answer, Asker, BootId, Candidate, Change, Epoch as RealEpoch, Evidence, Formed, List, Listed,
-        MachineId, Mark, Note, Registered, Said, Sighting, Started, Step, View, to_mark, to_note,
+        self, Answer, Asker, BootId, Candidate, Change, Cluster, Epoch as RealEpoch, Evidence, Formed, List,
+        Listed, MachineId, Mark, Note, Registered, Said, Sighting, Started, Step, View, started_in, to_mark,
+        to_note,
     },
     etcd::LeaseId,
 };
@@ -158,10 +159,10 @@ impl Protocol {
         let asker = Asker { me: &me, session, note: note.as_ref(), settled, fresh };
         match bootstrap::decide(&view, asker) {
             Step::Done(answer) => {
+                let held = note.as_ref().filter(|note| note.holds(epoch));
+                let epoch = started_in(&answer, held, stored(world.stored.epoch)).map(small);
                 let given = if let Answer::Elect(list) = answer { self.hosts(&list) } else { 0 };
-                // As `verbs/bootstrap/ask.rs` does.
-                let held = note.filter(|note| note.holds(epoch)).map(|note| note.epoch);
-                Does::Starts { given, epoch: Some(small(held.unwrap_or(epoch))) }
+                Does::Starts { given, epoch }
             }
             Step::Refuse(_) | Step::Wait(_) => Does::Waits,
             Step::Change(Change::Register, _) => Does::Registers,
@@ -174,11 +175,10 @@ impl Protocol {
 
     /// What a host does that cannot ask, as `verbs/bootstrap/ask.rs` has it.
     pub fn without_etcd(&self, host: &Host) -> Does {
-        match self.note(host) {
-            Some(note) => Does::Starts { given: 0, epoch: Some(note.epoch) },
-            None if host.has_run => Does::Starts { given: 0, epoch: None },
-            None => Does::Waits,
-        }
+        let note = self.real_note(host);
+        let cluster = if note.is_some() { Cluster::NotedAlone } else { Cluster::NodeData };
+        let epoch = started_in(&Answer::Join(cluster), note.as_ref(), None).map(small);
+        if note.is_some() || host.has_run { Does::Starts { given: 0, epoch } } else { Does::Waits }
     }
 
     /// The note that a sidekick has to write now, if it has to. `epoch` is etcd's, or none where it cannot be asked.

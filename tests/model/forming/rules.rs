@@ -50,7 +50,8 @@ impl Model {
     /// No host may say so now that its cluster has formed.
     pub fn broken_by_mark(world: &World, host: &Host) -> Option<&'static str> {
         let is_reset_stored = world.stored.epoch >= world.first_epoch;
-        let is_known = host.started.is_some_and(|begun| begun.epoch.is_some());
+        let is_known = host.started.is_some_and(|begun| begun.epoch.is_some())
+            || host.note.is_some_and(|note| !note.is_foreign && note.epoch != 0);
         let is_older = host.after_resets < world.resets && is_reset_stored && is_known;
         is_older.then_some("a node that was started before the reset says that the cluster has formed")
     }
@@ -59,6 +60,15 @@ impl Model {
     pub fn broken_by_reset(world: &World, epoch: Epoch) -> Option<&'static str> {
         let holds = |host: &Host| host.note.is_some_and(|note| note.epoch >= epoch);
         world.each().any(holds).then_some("a note holds after a reset")
+    }
+
+    /// Its node has long been in the one cluster since the last reset, and everything could be seen and written. A host that was
+    /// started with an old note while etcd was away is noted anew at its next start only: what its node joined cannot be seen.
+    fn is_badly_noted(&self, world: &World, host: &Host) -> bool {
+        let is_in_the_one = world.clusters_since == 1 && host.data == world.clusters && !world.is_excused;
+        let is_seen = world.has_master(host.data) && !host.is_hidden && !host.is_read_only;
+        let holds = self.protocol.note(host).is_some_and(|note| note.epoch != 0 || world.stored.epoch == 0);
+        is_in_the_one && is_seen && host.after_resets == world.resets && !holds
     }
 
     /// What no world may be like in which nothing happens any more.
@@ -74,6 +84,9 @@ impl Model {
         }
         if world.is_owed {
             return Some("nobody elects after a reset");
+        }
+        if world.etcd == Etcd::Up && world.each().any(|host| self.is_badly_noted(world, host)) {
+            return Some("a node is in the cluster, and its host has no note that holds");
         }
         let is_formed = |host: &Host| host.data == 1 && (host.is_hidden || world.stored.is_formed);
         if !world.is_disturbed && !world.each().all(is_formed) {
