@@ -1,11 +1,6 @@
-//! What can happen in a world: by itself, and as a fault.
+//! What can happen in a world by itself, and what etcd makes of a request.
 
-use std::{
-    fmt::Write as _,
-    ops::Range,
-    rc::Rc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt::Write as _, ops::Range, rc::Rc};
 
 use crate_discovery::bootstrap::{
     self, Asker, BootId, Candidate, Change as Asked, Condition, Formed, List, MachineId, Registered, Said,
@@ -40,7 +35,7 @@ pub enum Part {
 pub type Ignored = fn(&Asked, &Condition, Part) -> bool;
 
 /// What happens, the world after it, and the rule that it breaks.
-type Change = search::Change<World>;
+pub type Change = search::Change<World>;
 
 /// What etcd makes of a request: the world after it, whether it says that the lease is there, and the rule that is broken.
 type Served = (World, bool, Option<&'static str>);
@@ -93,7 +88,7 @@ impl Model {
         }
     }
 
-    fn change(&self, what: &'static str, after: World, broken: Option<&'static str>) -> Change {
+    pub fn change(&self, what: &'static str, after: World, broken: Option<&'static str>) -> Change {
         Change { what, after: self.forget(after), broken }
     }
 
@@ -157,7 +152,7 @@ impl Model {
         (after != *world).then(|| self.change("it looks", after, broken))
     }
 
-    fn request(&self, world: &World, who: usize) -> Request {
+    pub fn request(&self, world: &World, who: usize) -> Request {
         let Process::Asking { session, granted, wish } = world.processes[who] else {
             unreachable!("it asks for nothing")
         };
@@ -182,7 +177,7 @@ impl Model {
         }
     }
 
-    fn serve(&self, world: &World, request: Request) -> Vec<Served> {
+    pub fn serve(&self, world: &World, request: Request) -> Vec<Served> {
         let (who, lease, wish) = match request {
             Request::Grant(lease) => {
                 return vec![(World { living: world.living | 1 << lease, ..*world }, true, None)];
@@ -261,70 +256,7 @@ impl Model {
         (same_revision || !looks(Part::Revision)) && (same_content || !looks(Part::Content))
     }
 
-    /// What may go wrong, or be done to the processes and to etcd.
-    pub fn what_may_go_wrong(&self, world: &World) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for who in 0..world.processes.len() {
-            let mut with = |what, process: Process, world: &World, broken| {
-                let mut after = *world;
-                after.processes[who] = process;
-                changes.push(self.change(what, after, broken));
-            };
-            match world.processes[who] {
-                Process::Ended | Process::Done => {
-                    with("it is started again", Process::Looking { session: 0, granted: false }, world, None);
-                }
-                Process::Looking { .. } => with("it is killed", Process::Ended, world, None),
-                Process::Asking { session, granted, .. } => {
-                    let again = Process::Looking { session, granted };
-                    let request = self.request(world, who);
-                    for (served, _, broken) in self.serve(world, request) {
-                        with("it asks, and the answer is lost", again, &served, broken);
-                    }
-                    with("it asks, and the request is lost", again, world, None);
-                    if let Some(late) = world.with_late(request) {
-                        with("it asks, and the request is late", again, &late, None);
-                        with("it asks, and is killed", Process::Ended, &late, None);
-                    }
-                    with("it is killed", Process::Ended, world, None);
-                }
-            }
-        }
-        self.end_leases(world, world.kept() & world.living, "a lease ends that is kept alive", &mut changes);
-        let after = World { announced: !world.announced, ..*world };
-        changes.push(self.change("somebody is announced, or no longer", after, None));
-        let written =
-            |condition: &Condition| matches!(condition, Condition::Formed(_) | Condition::Epoch(..));
-        let formed = if world.formed == 0 { self.next_revisions(world, written) } else { Vec::new() };
-        for revision in formed {
-            // Its host remembers the epoch that a store has lost.
-            let epoch = world.epoch.or(Some((revision, self.clock(world))));
-            let before_loss = world.before_loss & !(1 << revision);
-            let after = World { formed: revision, epoch, before_loss, ..*world };
-            changes.push(self.change("a sidekick says that the cluster has formed", after, None));
-        }
-        let view = self.view(world);
-        let now = UNIX_EPOCH + Duration::from_millis(self.clock(world).into());
-        let (asked, conditions) = bootstrap::reset(&view, view.epoch().unwrap_or_default().next(now));
-        let reset = world.with_late(Request::Change(0, 0, self.wish(&asked, &conditions)));
-        if let Some(after) = reset.filter(|_| !world.announced) {
-            changes.push(self.change("somebody asks for a reset", after, None));
-        }
-        let lost = World {
-            candidates: [None; 3],
-            epoch: None,
-            list: None,
-            formed: 0,
-            living: 0,
-            handed: None,
-            before_loss: self.remembered(world),
-            ..*world
-        };
-        changes.push(self.change("etcd loses its data", lost, None));
-        changes
-    }
-
-    fn end_leases(&self, world: &World, leases: u32, what: &'static str, changes: &mut Vec<Change>) {
+    pub fn end_leases(&self, world: &World, leases: u32, what: &'static str, changes: &mut Vec<Change>) {
         for lease in (0..32).filter(|lease: &Lease| leases & 1 << lease != 0) {
             let mut after = *world;
             after.end(lease);
