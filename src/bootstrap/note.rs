@@ -184,4 +184,19 @@ mod tests {
         assert_eq!(hidden(None, None), None);
         assert_eq!(to_note(Sighting::Nothing, Some(&started(Some(5), true)), None, None), None);
     }
+
+    #[test]
+    fn mark_is_put_with_the_notes_epoch_unless_etcd_has_a_greater_one() {
+        let mark = |stored: Option<u64>, is_marked| to_mark(epoch(5), stored.map(epoch), is_marked);
+        assert_eq!(mark(Some(6), false), Mark::OlderThan(epoch(6)));
+        assert_eq!(mark(Some(6), true), Mark::OlderThan(epoch(6)));
+        assert_eq!(mark(Some(5), true), Mark::Known);
+        assert_eq!(mark(Some(5), false), Mark::Missing { with_epoch: false });
+        // Lost, or restored from an old backup.
+        for stored in [None, Some(4)] {
+            assert_eq!(mark(stored, true), Mark::Missing { with_epoch: true });
+            assert_eq!(mark(stored, false), Mark::Missing { with_epoch: true });
+        }
+        assert_eq!(to_mark(epoch(0), None, false), Mark::Missing { with_epoch: false });
+    }
 }
