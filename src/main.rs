@@ -111,7 +111,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 let (etcd, prefix) = (etcd.clone(), prefix.clone());
                 || Registry::new(etcd, prefix)
             };
-            let feeding = feeds::follow(feeds, connect, feeds_stopped)?;
+            let feeding = feeds::follow(feeds, connect, feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
