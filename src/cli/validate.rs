@@ -254,7 +254,7 @@ fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<
             }
         },
     };
-    Ok(Some(Login { user, password }))
+    Ok(Some(Login::new(user, password)))
 }
 
 /// The user and password file of the checks.
