@@ -87,9 +87,12 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     }
     let endpoints = etcd.endpoints.join(",");
     let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
-    // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
-    if !matches!(verb, Verb::Bootstrap(_)) {
-        etcd.read_files()?;
+    match verb {
+        // They go on without, as they do when a file goes away later.
+        Verb::Announce(_) | Verb::Watch(_) => etcd.look_at_files().await?,
+        // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
+        Verb::Bootstrap(_) => {}
+        Verb::Hosts(_) | Verb::Status(_) => etcd.read_files()?,
     }
     let registry = Registry::new(etcd.clone(), prefix.clone());
     match verb {
@@ -119,7 +122,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 let (etcd, prefix) = (etcd.clone(), prefix.clone());
                 || Registry::new(etcd, prefix)
             };
-            let feeding = feeds::follow(feeds, connect, feeds_stopped)?;
+            let feeding = feeds::follow(feeds, connect, feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
