@@ -88,9 +88,12 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     let endpoints = etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let names = Names::new();
     let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
-    // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
-    if !matches!(verb, Verb::Bootstrap(_)) {
-        etcd.read_files()?;
+    match verb {
+        // They go on without, as they do when a file goes away later.
+        Verb::Announce(_) | Verb::Watch(_) => etcd.look_at_files().await?,
+        // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
+        Verb::Bootstrap(_) => {}
+        Verb::Hosts(_) | Verb::Status(_) => etcd.read_files()?,
     }
     let registry = Registry::new(etcd.clone(), names.clone(), prefix.clone());
     match verb {
@@ -120,7 +123,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 let (etcd, names, prefix) = (etcd.clone(), names.clone(), prefix.clone());
                 || Registry::new(etcd, names, prefix)
             };
-            let feeding = feeds::follow(feeds, connect, feeds_stopped)?;
+            let feeding = feeds::follow(feeds, connect, feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(

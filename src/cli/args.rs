@@ -8,7 +8,9 @@ use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
 use super::feeds::Feeds;
-use super::values::{cluster, count, duration, expect, host, log_filter, port, prefix, ttl};
+use super::values::{
+    address, cluster, count, duration, expect, host, log_filter, own_host, port, prefix, ttl,
+};
 use crate::{announcement::Port, host::Host, render::Format};
 
 /// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
@@ -66,7 +68,7 @@ pub(super) enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct Announce {
     /// Name of the key [default: the system's host name]
-    #[arg(long, env = "CRATE_DISCOVERY_HOST", hide_env = true, value_parser = host)]
+    #[arg(long, env = "CRATE_DISCOVERY_HOST", hide_env = true, value_parser = own_host)]
     pub host: Option<Host>,
     /// CrateDB's HTTP port
     #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_HTTP", hide_env = true, default_value = "4200", value_parser = port)]
@@ -78,7 +80,7 @@ pub(super) struct Announce {
     #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_PSQL", hide_env = true, value_parser = port)]
     pub psql: Option<NonZeroU16>,
     /// Where to connect, when it is not the host's name
-    #[arg(long, value_name = "HOST", env = "CRATE_DISCOVERY_ADDRESS", hide_env = true, value_parser = host)]
+    #[arg(long, value_name = "HOST", env = "CRATE_DISCOVERY_ADDRESS", hide_env = true, value_parser = address)]
     pub address: Option<Host>,
     /// How long the key outlives a crash, 5s to 24h
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_TTL", hide_env = true, default_value = "60s", value_parser = ttl)]

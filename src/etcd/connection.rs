@@ -348,10 +348,10 @@ impl Connection {
                 self.login_renewed = true;
                 self.client = None;
             }
-            Err(error @ (Error::StaleLogin(_) | Error::Refused(_) | Error::Unusable(_))) => {
-                if !matches!(error, Error::Unusable(_)) {
-                    self.answered();
-                }
+            // A file of our own: no load on etcd, and soon there if it merely comes late.
+            Err(error @ Error::Unusable(_)) => self.refused(error, self.timing.round_cap()),
+            Err(error @ (Error::StaleLogin(_) | Error::Refused(_))) => {
+                self.answered();
                 if matches!(error, Error::StaleLogin(_)) {
                     self.client = None;
                 }

@@ -6,6 +6,7 @@
 mod connection;
 pub mod credentials;
 mod dial;
+mod early;
 mod endpoint;
 mod error;
 mod follow;

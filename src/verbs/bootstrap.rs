@@ -141,7 +141,7 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     }
     let text = render(answer, env);
     match output {
-        Some(file) => _ = file.write(&text)?,
+        Some(file) => file.write(&text)?.warn_if_rewritten_instead(&file.path),
         None => print(&text)?,
     }
     Ok(())
