@@ -203,6 +203,18 @@ fn dig_is_told_what_is_not_served() {
 }
 
 #[test]
+fn dig_is_told_of_an_edns_version_that_is_not_known() {
+    let feed = Feed::start(Some(snapshot(1, ["crate1"])));
+    for transport in ["+notcp", "+tcp"] {
+        let text = feed.dig(&["+edns=1", "+noednsnegotiation", transport, SERVICE, "SRV"]);
+        assert!(text.contains("status: BADVERS,") && text.contains("EDNS: version: 0,"), "{text}");
+        // That is how it finds the version that is spoken here.
+        let text = feed.dig(&["+edns=1", "+ednsnegotiation", transport, SERVICE, "SRV"]);
+        assert!(text.contains("status: NOERROR,") && text.contains("ANSWER: 1,"), "{text}");
+    }
+}
+
+#[test]
 fn not_read_yet_is_a_failure_and_nobody_announced_is_an_empty_answer() {
     let feed = Feed::start(None);
     assert!(feed.dig(&[SERVICE, "SRV"]).contains("status: SERVFAIL,"));

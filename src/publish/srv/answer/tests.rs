@@ -258,7 +258,8 @@ fn an_edns_version_that_is_not_known_is_told_so() {
             let (reply, answer) = ask(&query, records, Transport::Udp);
             let edns = reply.edns.as_ref().expect("an OPT record");
             assert_eq!((edns.version(), edns.max_payload()), (0, 1232));
-            assert_eq!(reply.metadata.response_code, ResponseCode::BADVERS, "{version}");
+            // Hickory calls it BADSIG, which is TSIG's word for the same number.
+            assert_eq!(u16::from(reply.metadata.response_code), 16, "{version}");
             assert!(reply.answers.is_empty() && !reply.metadata.authoritative);
             // The upper eight bits of 16 are 1, and the lower four 0.
             assert_eq!((answer.message[3] & 0x0f, answer.message[answer.message.len() - 6]), (0, 1));
