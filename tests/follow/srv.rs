@@ -61,7 +61,7 @@ fn joins_and_leaves_reach_the_answers_of_announce_and_of_watch() {
 }
 
 #[test]
-fn answers_stay_while_etcdis_away() {
+fn answers_stay_while_etcd_is_away() {
     let mut etcd = Etcd::start();
     put(&etcd, &["a", "b"]);
     let (server, arg) = address();
@@ -114,7 +114,7 @@ fn pipelining_clients_and_a_flood_delay_no_renewal() {
         1000.. => Ok(()),
         few => Err(format!("{few} hosts")),
     });
-    let greedy = Greedy::start(server, 2);
+    let greedy = Greedy::start(server, 30);
     let lease = etcd.key(&key_of("h1")).unwrap().lease;
     let began = Instant::now();
     while began.elapsed() < 4 * TTL {

@@ -3,29 +3,30 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream as Stream,
+    time::sleep,
 };
 
-use crate::{
-    Feed, many,
-    support::{PATIENCE, dns::Greedy},
-};
+use crate::{Feed, many, support::dns::Greedy};
 
-/// What a renewal needs of the runtime: to send something, and to be woken by the answer. Notes how long each took.
-async fn renew(echo: SocketAddr, took: Arc<Mutex<Vec<Duration>>>) -> Infallible {
+/// What a renewal needs of the runtime: to be woken by the clock, to send something, and to be woken by the answer.
+/// Counts how often that was done.
+async fn renew(echo: SocketAddr, times: Arc<AtomicUsize>) -> Infallible {
     let mut stream = Stream::connect(echo).await.unwrap();
     loop {
-        let began = Instant::now();
+        sleep(Duration::from_millis(1)).await;
         stream.write_all(b"x").await.unwrap();
         stream.read_exact(&mut [0; 1]).await.unwrap();
-        took.lock().unwrap().push(began.elapsed());
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        times.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -38,17 +39,17 @@ fn pipelining_clients_and_a_flood_leave_the_thread_to_others() {
         let stream = echo.accept().unwrap().0;
         std::io::copy(&mut &stream, &mut &stream)
     });
-    let took = Arc::default();
-    let feed =
-        Feed::start_beside(Ipv4Addr::LOCALHOST.into(), Some(many(10_000)), renew(address, Arc::clone(&took)));
+    let times = Arc::default();
+    let feed = Feed::start_beside(
+        Ipv4Addr::LOCALHOST.into(),
+        Some(many(10_000)),
+        renew(address, Arc::clone(&times)),
+    );
     let greedy = Greedy::start(feed.address, 8);
-    let began = Instant::now();
     std::thread::sleep(Duration::from_secs(3));
+    let times = times.load(Ordering::Relaxed);
     drop(greedy);
-    assert!(began.elapsed() < PATIENCE);
-    let mut took = took.lock().unwrap().clone();
-    took.sort_unstable();
-    let median = took.get(took.len() / 2).copied().expect("one answer at least");
-    println!("{} turns, median {median:?}, longest {:?}", took.len(), took.last().unwrap());
-    assert!(median < Duration::from_millis(50), "{median:?}, {} turns", took.len());
+    println!("{times} times in 3 s");
+    // A turn of 20 ms. With a walk over all hosts for each answer it is 190 ms.
+    assert!(times >= 150, "only {times} times in 3 s");
 }
