@@ -12,9 +12,11 @@ use crate::{
     support::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
         daemon::{Daemon, announce, watch},
-        dns::{Greedy, seeds},
+        dns::seeds,
         etcd::Etcd,
-        eventually, eventually_eq, free_port, key_of,
+        eventually, eventually_eq, free_port,
+        greedy::Greedy,
+        key_of,
         observer::Raw,
         stays,
         witness::Witness,

@@ -16,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Feed, many, support::dns::Greedy};
+use crate::{Feed, many, support::greedy::Greedy};
 
 /// What a renewal needs of the runtime: to be woken by the clock, to send something, and to be woken by the answer.
 /// Counts how often that was done.
