@@ -77,8 +77,8 @@ impl<'a> Target<'a> {
         let host = node.announcement.address.as_ref().unwrap_or(&node.host);
         let ip = host.ip();
         let text = match ip {
-            Some(ip) => Cow::Owned(Self::text_of(ip)),
-            None => Cow::Borrowed(host.as_str().strip_suffix('.').unwrap_or(host.as_str())),
+            Some(ip @ IpAddr::V6(_)) => Cow::Owned(Self::text_of(ip)),
+            _ => Cow::Borrowed(host.as_str().strip_suffix('.').unwrap_or(host.as_str())),
         };
         is_name(&text).then(|| Self { text, ip, port: node.announcement.transport.get() })
     }
