@@ -10,7 +10,7 @@ use crate::{
     etcd::Registry,
     publish::{
         file::{How, Target, UnwritableFile},
-        keep::keep,
+        keep::Keeper,
         srv::{self, name::ServiceName},
     },
     snapshot::{Snapshot, Snapshots},
@@ -37,21 +37,24 @@ impl Feeds {
         self.seed_file.is_none() && self.srv.is_none()
     }
 
-    /// Opens what is to be kept current, at once, and gives the future that does it. That never ends; what it cannot
-    /// do it says in the log. Safe to drop: everything stays as it is.
+    /// Looks at what is to be kept current, and gives the future that does it. That never ends; what it cannot do it
+    /// says in the log, and tries again. Takes at most a second. Safe to drop: everything stays as it is.
     ///
     /// # Errors
-    /// [`UnwritableFile`].
-    pub fn open(self, snapshots: Snapshots) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
+    /// [`UnwritableFile`] where no waiting can mend it.
+    pub async fn open(
+        self,
+        snapshots: Snapshots,
+    ) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
         let how = if self.seed_file_in_place { How::InPlace } else { How::Replace };
-        let seed_file = self.seed_file.map(|path| Target { option: "--seed-file", path, how });
-        if let Some(file) = &seed_file {
-            file.create()?;
-        }
+        let keeper = match self.seed_file {
+            Some(path) => Some(Keeper::start(Target { option: "--seed-file", path, how }, true).await?),
+            None => None,
+        };
         Ok(async move {
             let file = async {
-                match seed_file {
-                    Some(file) => keep(file, snapshots.clone(), |snapshot| Some(seed_lines(snapshot))).await,
+                match keeper {
+                    Some(keeper) => keeper.keep(snapshots.clone(), |all| Some(seed_lines(all))).await,
                     None => pending().await,
                 }
             };
@@ -74,8 +77,8 @@ impl Feeds {
 /// there is nothing to feed there is no connection either.
 ///
 /// # Errors
-/// [`UnwritableFile`], at once.
-pub fn follow(
+/// As [`Feeds::open`], within a second.
+pub async fn follow(
     feeds: Feeds,
     connect: impl FnOnce() -> Registry,
     stop: impl Future,
@@ -83,7 +86,7 @@ pub fn follow(
     let hold = feeds.hold;
     let (publish, snapshots) = watch::channel(None);
     let registry = if feeds.is_empty() { None } else { Some(connect()) };
-    let feeding = feeds.open(snapshots)?;
+    let feeding = feeds.open(snapshots).await?;
     Ok(async move {
         if let Some(registry) = registry {
             tokio::select! {

@@ -1,6 +1,11 @@
 //! The grammar of hosts and addresses, one for writers and readers, and the default host.
 
+mod judge;
+
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use self::judge::is_localhost;
+pub use self::judge::{NotOwn, Unjoinable};
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4, without the trailing dot).
 const MAX_LEN: usize = 253;
@@ -78,10 +83,10 @@ pub fn default_host() -> Result<Host, UnusableDefault> {
 }
 
 fn judge_default(name: &str) -> Result<Host, UnusableDefault> {
-    let lower = name.to_ascii_lowercase();
-    if lower == "localhost" || lower.starts_with("localhost.") {
+    if is_localhost(name) {
         return Err(UnusableDefault::Localhost(name.to_owned()));
     }
+    let lower = name.to_ascii_lowercase();
     let is_hex = lower.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if is_hex && matches!(name.len(), 12 | 64) {
         return Err(UnusableDefault::ContainerId(name.to_owned()));
@@ -138,7 +143,7 @@ mod tests {
     fn default_host_is_never_shared_or_random() {
         assert_eq!(judge_default("db7").unwrap().as_str(), "db7");
         assert_eq!(judge_default("beef").unwrap().as_str(), "beef");
-        for shared in ["localhost", "LocalHost", "localhost.localdomain"] {
+        for shared in ["localhost", "LocalHost", "localhost.localdomain", "localhost."] {
             assert!(matches!(judge_default(shared), Err(UnusableDefault::Localhost(_))), "{shared}");
         }
         for random in ["0123456789ab", &"4f".repeat(32)] {

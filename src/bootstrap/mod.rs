@@ -31,8 +31,8 @@ pub use self::{
     epoch::{Epoch, InvalidEpoch},
     machine::{BootId, MachineId, NoMachineId},
     memory::Memory,
-    note::{Evidence, Note, Sighting, Started, to_note},
-    rules::{Answer, Asker, Change, Cluster, Condition, Obstacle, Step, decide, is_reset, reset},
+    note::{Evidence, Mark, Note, Sighting, Started, to_mark, to_note},
+    rules::{Answer, Asker, Change, Cluster, Condition, Obstacle, Step, decide, is_reset, reset, started_in},
     settling::Settling,
     stored::{Candidate, Formed, List, Listed, MOST_LISTED, Registered, Said, View},
 };

@@ -72,7 +72,8 @@ pub enum Sighting {
 }
 
 /// The epoch and the evidence of the note that has to be written now, if one has to. `stored` is etcd's epoch, or none
-/// where it is not known; it counts only for a node of which nobody wrote down when it was started.
+/// where it is not known; it counts only for a node of which nobody wrote down when it was started, and only until it was
+/// noted: an epoch that a reset begins later is not that node's.
 pub fn to_note(
     seen: Sighting,
     started: Option<&Started>,
@@ -80,8 +81,9 @@ pub fn to_note(
     stored: Option<Epoch>,
 ) -> Option<(Epoch, Evidence)> {
     let start = started.and_then(|started| started.epoch);
+    let noted = note.map(|note| note.epoch).filter(|epoch| *epoch > Epoch::default());
     let (epoch, evidence) = match seen {
-        Sighting::HasMaster => (start.or(stored).unwrap_or_default(), Evidence::HasMaster),
+        Sighting::HasMaster => (start.or(noted).or(stored).unwrap_or_default(), Evidence::HasMaster),
         Sighting::Hidden if started.is_some_and(|started| started.elects) => (start?, Evidence::GivenTheList),
         Sighting::Hidden | Sighting::Nothing => return None,
     };
@@ -90,6 +92,31 @@ pub fn to_note(
             || (note.epoch == epoch && (note.evidence == evidence || note.evidence == Evidence::HasMaster))
     });
     (!is_known).then_some((epoch, evidence))
+}
+
+/// What has to be stored by a host that notes a master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: this epoch is stored, and it is greater than the note's.
+    OlderThan(Epoch),
+    /// Nothing: it is stored.
+    Known,
+    /// The mark that the cluster has formed.
+    Missing {
+        /// Whether the note's epoch has to be stored with it: none is, or a smaller one, as in a store that lost its data or
+        /// was restored.
+        with_epoch: bool,
+    },
+}
+
+/// What has to be stored for a cluster of the epoch `noted`, where etcd has the epoch `stored`, if it has one, and has the
+/// mark or not.
+pub fn to_mark(noted: Epoch, stored: Option<Epoch>, is_marked: bool) -> Mark {
+    if let Some(greater) = stored.filter(|stored| *stored > noted) {
+        return Mark::OlderThan(greater);
+    }
+    let with_epoch = stored.unwrap_or_default() < noted;
+    if is_marked && !with_epoch { Mark::Known } else { Mark::Missing { with_epoch } }
 }
 
 #[cfg(test)]
@@ -134,6 +161,12 @@ mod tests {
         assert_eq!(master(None, None, None), Some((Epoch::default(), HasMaster)));
         assert_eq!(master(Some(&started(None, false)), None, Some(7)), Some((epoch(7), HasMaster)));
         assert_eq!(master(None, Some(&note(7, HasMaster)), Some(7)), None);
+        assert_eq!(master(None, Some(&note(7, HasMaster)), Some(9)), None, "there was a reset after it");
+        assert_eq!(
+            master(None, Some(&note(0, HasMaster)), Some(9)),
+            Some((epoch(9), HasMaster)),
+            "it was unknown"
+        );
     }
 
     #[test]
@@ -150,5 +183,20 @@ mod tests {
         assert_eq!(hidden(Some(&started(Some(5), false)), None), None, "it was told to join");
         assert_eq!(hidden(None, None), None);
         assert_eq!(to_note(Sighting::Nothing, Some(&started(Some(5), true)), None, None), None);
+    }
+
+    #[test]
+    fn mark_is_put_with_the_notes_epoch_unless_etcd_has_a_greater_one() {
+        let mark = |stored: Option<u64>, is_marked| to_mark(epoch(5), stored.map(epoch), is_marked);
+        assert_eq!(mark(Some(6), false), Mark::OlderThan(epoch(6)));
+        assert_eq!(mark(Some(6), true), Mark::OlderThan(epoch(6)));
+        assert_eq!(mark(Some(5), true), Mark::Known);
+        assert_eq!(mark(Some(5), false), Mark::Missing { with_epoch: false });
+        // Lost, or restored from an old backup.
+        for stored in [None, Some(4)] {
+            assert_eq!(mark(stored, true), Mark::Missing { with_epoch: true });
+            assert_eq!(mark(stored, false), Mark::Missing { with_epoch: true });
+        }
+        assert_eq!(to_mark(epoch(0), None, false), Mark::Missing { with_epoch: false });
     }
 }

@@ -244,6 +244,20 @@ pub fn decide(view: &View, asker: Asker<'_>) -> Step {
     }
 }
 
+/// The epoch that a node is started in with this `answer`, given where etcd has the epoch `stored`, if it has one, to a host
+/// that has this `note`, if it is not void. None where it is not known, as in an etcd that lost its data and has not been
+/// told again, or in one that cannot be asked.
+pub fn started_in(answer: &Answer, note: Option<&Note>, stored: Option<Epoch>) -> Option<Epoch> {
+    let in_none = || match answer {
+        // An older program froze it.
+        Answer::Elect(_) => Some(Epoch::default()),
+        Answer::Join(_) => None,
+    };
+    // A note of no epoch was written while it was not known.
+    let noted = note.map(|note| note.epoch).filter(|epoch| *epoch > Epoch::default());
+    noted.or(stored).or_else(in_none)
+}
+
 /// The list is for everybody of this epoch, but for another machine with the name of a listed one.
 fn elect(list: &List, epoch: Epoch, me: &Candidate) -> Step {
     // An older program froze a list without an epoch.

@@ -165,6 +165,25 @@ fn note_that_holds_means_join_whatever_is_stored() {
 }
 
 #[test]
+fn node_is_started_in_the_notes_epoch_or_in_the_stored_one_and_else_in_none_that_is_known() {
+    let note = |number| Note {
+        prefix: "/services/crate".to_owned(),
+        machine: machine(1),
+        node: None,
+        cluster: None,
+        epoch: epoch(number),
+        evidence: Evidence::HasMaster,
+    };
+    let join = Answer::Join(Cluster::Announced("/services/crate/x".to_owned()));
+    assert_eq!(started_in(&join, Some(&note(5)), Some(epoch(4))), Some(epoch(5)));
+    assert_eq!(started_in(&join, None, Some(epoch(4))), Some(epoch(4)));
+    // Etcd lost its data, and whoever is announced has not told it of the cluster yet.
+    assert_eq!(started_in(&join, None, None), None);
+    assert_eq!(started_in(&join, Some(&note(0)), None), None);
+    assert_eq!(started_in(&Answer::Elect(list(&[("a", 1)])), None, None), Some(epoch(0)), "an old list");
+}
+
+#[test]
 fn list_of_another_epoch_and_an_epoch_that_is_none_are_refused() {
     let me = candidate("a", 1, 1);
     let mut stored = view(&[]);

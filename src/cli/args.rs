@@ -8,7 +8,9 @@ use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
 use super::feeds::Feeds;
-use super::values::{cluster, count, duration, expect, host, log_filter, port, prefix, ttl};
+use super::values::{
+    address, cluster, count, duration, expect, host, log_filter, own_host, port, prefix, ttl,
+};
 use crate::{announcement::Port, host::Host, render::Format};
 
 /// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
@@ -66,7 +68,7 @@ pub(super) enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct Announce {
     /// Name of the key [default: the system's host name]
-    #[arg(long, env = "CRATE_DISCOVERY_HOST", hide_env = true, value_parser = host)]
+    #[arg(long, env = "CRATE_DISCOVERY_HOST", hide_env = true, value_parser = own_host)]
     pub host: Option<Host>,
     /// CrateDB's HTTP port
     #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_HTTP", hide_env = true, default_value = "4200", value_parser = port)]
@@ -78,7 +80,7 @@ pub(super) struct Announce {
     #[arg(long, value_name = "PORT", env = "CRATE_DISCOVERY_PSQL", hide_env = true, value_parser = port)]
     pub psql: Option<NonZeroU16>,
     /// Where to connect, when it is not the host's name
-    #[arg(long, value_name = "HOST", env = "CRATE_DISCOVERY_ADDRESS", hide_env = true, value_parser = host)]
+    #[arg(long, value_name = "HOST", env = "CRATE_DISCOVERY_ADDRESS", hide_env = true, value_parser = address)]
     pub address: Option<Host>,
     /// How long the key outlives a crash, 5s to 24h
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_TTL", hide_env = true, default_value = "60s", value_parser = ttl)]
@@ -110,7 +112,7 @@ pub(super) struct Announce {
     /// Longest time for the withdrawal
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_STOP_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
     pub stop_timeout: Duration,
-    /// Where this host notes that its node is in a cluster, for bootstrap
+    /// Where to note, for bootstrap, that the node is in a cluster
     #[arg(long, value_name = "DIR", env = "CRATE_DISCOVERY_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -141,7 +143,7 @@ pub(super) struct Hosts {
     /// Wait until there are N hosts
     #[arg(long, value_name = "N", value_parser = count)]
     pub wait_for: Option<u32>,
-    /// Longest time for all of it [default: 60s with --wait-for, else one try of each endpoint]
+    /// Longest time for all of it [default: 60s with --wait-for, else none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     #[command(flatten)]
@@ -166,13 +168,13 @@ pub(super) struct Bootstrap {
     /// Replace this file instead of printing; without an answer it names nobody
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Wait for the others and for etcd for ever; --timeout is then for a node that has data
+    /// Wait for ever for the others and etcd; --timeout is for a node with data
     #[arg(long, requires = "expect")]
     pub wait: bool,
-    /// How long all have to be there, with nobody announced; after a failure of etcd 3 times that
+    /// How long all have to be there; 3 times that if etcd failed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
-    /// Where this host notes that its node is in a cluster; the same as of announce
+    /// Where the host notes that its node is in a cluster, as of announce
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// CrateDB's path.data: a node that has data starts also while etcd is away

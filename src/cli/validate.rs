@@ -71,6 +71,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                 credentials,
                 cluster: cluster_name,
             };
+            warnings.extend(judge_target(host.as_ref(), address.as_ref())?);
             let announcement = Announcement { http, transport, psql, address };
             let feeds = feeds.validate()?;
             let announce = Announce { host, announcement, ttl, gate, stop_timeout, state_dir, feeds };
@@ -179,12 +180,29 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
     Ok(Invocation { log, log_format, etcd, prefix, warnings, verb })
 }
 
+/// Judges where others are told to connect; gives what is worth saying of it.
+fn judge_target(host: Option<&Host>, address: Option<&Host>) -> Result<Option<String>, String> {
+    let (flag, target) = match (host, address) {
+        // Each of these was judged by itself.
+        (_, Some(address)) => ("--address", address),
+        (Some(host), None) => ("--host", host),
+        (None, None) => return Ok(None),
+    };
+    target.judge_joinable().map_err(|why| {
+        let target = target.as_str();
+        format!("invalid value {target:?} for \"{flag}\": {why}; set \"--address\": {}", values::JOINABLE)
+    })?;
+    Ok(target.is_link_local().then(|| {
+        format!("{flag} {target} is a link-local address, where at most the nodes on one link can connect: set --address")
+    }))
+}
+
 /// The host that `announce` takes from its variable.
 fn announced_host() -> Result<Option<Host>, String> {
     const NAME: &str = "CRATE_DISCOVERY_HOST";
     let Some(name) = env::var_os(NAME).filter(|name| !name.is_empty()) else { return Ok(None) };
     let name = name.to_string_lossy();
-    values::host(&name).map(Some).map_err(|why| format!("invalid value {name:?} for {NAME}: {why}"))
+    values::own_host(&name).map(Some).map_err(|why| format!("invalid value {name:?} for {NAME}: {why}"))
 }
 
 /// Says that `value` is that of a variable, if it is.
@@ -236,7 +254,7 @@ fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<
             }
         },
     };
-    Ok(Some(Login { user, password }))
+    Ok(Some(Login::new(user, password)))
 }
 
 /// The user and password file of the checks.

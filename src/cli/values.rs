@@ -65,6 +65,23 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
     text.parse().map_err(|e: crate::host::InvalidHost| e.to_string())
 }
 
+/// The host that is announced.
+pub(super) fn own_host(text: &str) -> Result<Host, String> {
+    let own = host(text)?;
+    own.judge_own().map_err(|why| format!("{why}; allowed is a name or address that only this host has"))?;
+    Ok(own)
+}
+
+/// Where others connect.
+pub(super) fn address(text: &str) -> Result<Host, String> {
+    let address = host(text)?;
+    address.judge_joinable().map_err(|why| format!("{why}; {JOINABLE}"))?;
+    Ok(address)
+}
+
+/// What is allowed where others are to connect.
+pub(super) const JOINABLE: &str = "allowed is a name or address where other nodes can connect";
+
 /// The name of a cluster of CrateDB.
 pub(super) fn cluster(text: &str) -> Result<String, String> {
     if (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control) {
@@ -85,19 +102,26 @@ pub(super) fn srv_name(text: &str) -> Result<ServiceName, String> {
     text.parse().map_err(|e: InvalidServiceName| e.to_string())
 }
 
-/// A prefix: segments of printable ASCII, each after a `/`.
+/// A prefix: segments of printable ASCII, each after a `/`. None ends in `.meta`: below `<prefix>.meta/` is what we note
+/// of another prefix, and hosts announced there would be taken for it.
 pub(super) fn prefix(text: &str) -> Result<String, String> {
-    let is_valid = text.len() <= 1024
-        && text.strip_prefix('/').is_some_and(|path| {
-            path.split('/')
-                .all(|segment| !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_graphic()))
-        });
-    if is_valid {
-        Ok(text.to_owned())
-    } else {
-        Err("allowed is a path such as /services/crate: printable ASCII, a / in front, none at the end"
-            .to_owned())
+    let segments = || text.strip_prefix('/').into_iter().flat_map(|path| path.split('/'));
+    let is_path = text.len() <= 1024
+        && text.starts_with('/')
+        && segments().all(|segment| !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_graphic()));
+    if !is_path {
+        return Err(
+            "allowed is a path such as /services/crate: printable ASCII, a / in front, none at the end"
+                .to_owned(),
+        );
     }
+    if segments().any(|segment| segment.ends_with(".meta")) {
+        return Err(
+            "allowed is a path without a part that ends in .meta: there is what belongs to other prefixes"
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
 }
 
 /// Which log lines to write.
@@ -166,11 +190,14 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_path_without_an_end() {
-        for good in ["/services/crate", "/a", "/a/b-c_d.e"] {
+        for good in ["/services/crate", "/a", "/a/b-c_d.e", "/meta", "/a.metal/b"] {
             assert!(prefix(good).is_ok(), "{good}");
         }
         for bad in ["", "/", "services", "/services/", "//a", "/a b", "/a\n", "/ä"] {
             assert!(prefix(bad).is_err(), "{bad:?}");
+        }
+        for below in ["/services/crate.meta", "/crate.meta/x", "/a/b.meta/bootstrap/candidates", "/.meta"] {
+            assert!(prefix(below).is_err_and(|why| why.contains(".meta")), "{below:?}");
         }
     }
 
@@ -199,7 +226,7 @@ mod tests {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
             let _ = (duration(&text), ttl(&text), port(&text), count(&text), expect(&text), host(&text), prefix(&text), log_filter(&text));
-            let _ = (srv_address(&text), srv_name(&text), cluster(&text));
+            let _ = (srv_address(&text), srv_name(&text), cluster(&text), own_host(&text), address(&text));
         }
     }
 }

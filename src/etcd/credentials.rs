@@ -1,9 +1,14 @@
 //! TLS files and the password, read anew at every login so that rotation needs no restart.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use etcd_client::{Certificate, Identity, TlsOptions};
@@ -13,7 +18,12 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+use tracing::warn;
+
 use crate::text::plain_io;
+
+/// Far longer than the roots of any system.
+const LONGEST: u64 = 1 << 20;
 
 /// Where the TLS material is. Empty means: no TLS flag was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +41,8 @@ pub struct Login {
     pub user: String,
     /// The first source of a password that there is.
     pub password: Password,
+    /// That others may read the file was said; of clones, too.
+    exposure_is_said: Arc<AtomicBool>,
 }
 
 /// Where the password comes from.
@@ -62,6 +74,13 @@ pub struct UnusableFile {
     pub path: PathBuf,
     /// Why.
     pub reason: String,
+}
+
+impl UnusableFile {
+    /// Whether no waiting can mend it: something else than a file has the place. Looks at the disk, and may block.
+    pub fn is_lasting(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| !found.is_file())
+    }
 }
 
 impl TlsFiles {
@@ -118,7 +137,12 @@ impl TlsFiles {
 }
 
 impl Login {
-    /// Reads the password.
+    /// A user and where its password is; nothing is read yet.
+    pub fn new(user: String, password: Password) -> Self {
+        Self { user, password, exposure_is_said: Arc::default() }
+    }
+
+    /// Reads the password. A file that everybody on this machine may read or change is warned about, once.
     ///
     /// # Errors
     /// [`UnusableFile`] when the password file is missing, empty or not UTF-8.
@@ -135,6 +159,13 @@ impl Login {
         let password = password.strip_suffix('\r').unwrap_or(password);
         if password.is_empty() {
             return Err(unusable("it is empty".to_owned()));
+        }
+        if is_exposed(path) && !self.exposure_is_said.swap(true, Ordering::Relaxed) {
+            let file = path.display().to_string();
+            warn!(
+                option,
+                file, "every user of this machine may read or change this password file: chmod o= ends that"
+            );
         }
         Ok(Secret(password.to_owned()))
     }
@@ -169,11 +200,25 @@ impl<'a> PemFile<'a> {
     }
 }
 
+/// Whether the mode of the file and of all directories above it let everybody in. Where that cannot be found out, not.
+fn is_exposed(path: &Path) -> bool {
+    let grants =
+        |path: &Path, bits| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & bits != 0);
+    fs::canonicalize(path).is_ok_and(|path| {
+        grants(&path, 0o006) && path.ancestors().skip(1).all(|directory| grants(directory, 0o001))
+    })
+}
+
 /// Reads a regular file: a pipe or a device could keep us from keeping the lease alive.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let kind = fs::metadata(path)?;
     if kind.is_file() || kind.is_dir() {
-        fs::read(path)
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(io::Error::other("it is longer than 1 MiB"));
+        }
+        Ok(bytes)
     } else {
         Err(io::Error::other("it is no regular file"))
     }

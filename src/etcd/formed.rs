@@ -8,7 +8,7 @@ use super::{
     freeze::{Keys, compare_epoch, read_epoch},
 };
 use crate::{
-    bootstrap::{Epoch, Formed},
+    bootstrap::{Epoch, Formed, Mark, to_mark},
     host::Host,
 };
 
@@ -66,20 +66,17 @@ impl FormedMark {
     /// See [`Error`]; to be tried again until it is answered. Safe to drop.
     pub async fn put(&mut self, epoch: Epoch) -> Result<Marked, Error> {
         let stored = self.look().await?;
-        let behind = match stored.epoch {
-            Some(greater) if greater > epoch => return Ok(Marked::OlderThan(greater)),
-            Some(other) => other < epoch,
-            None => epoch > Epoch::default(),
+        let with_epoch = match to_mark(epoch, stored.epoch, stored.formed_revision != 0) {
+            Mark::OlderThan(greater) => return Ok(Marked::OlderThan(greater)),
+            Mark::Known => return Ok(Marked::Before),
+            Mark::Missing { with_epoch } => with_epoch,
         };
-        if stored.formed_revision != 0 && !behind {
-            return Ok(Marked::Before);
-        }
         let (key, epoch_key) = (self.keys.formed(), self.keys.epoch());
         let formed = Formed { by: self.by.clone(), epoch: Some(epoch) };
         let value = serde_json::to_string(&formed).unwrap_or_default();
         let mut conditions = compare_epoch(&epoch_key, stored.epoch_revision, stored.epoch);
         conditions.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, stored.formed_revision));
-        let epoch = behind.then(|| TxnOp::put(epoch_key, epoch.to_string(), None));
+        let epoch = with_epoch.then(|| TxnOp::put(epoch_key, epoch.to_string(), None));
         let puts: Vec<TxnOp> = [TxnOp::put(key, value, None)].into_iter().chain(epoch).collect();
         let put = Txn::new().when(conditions).and_then(puts);
         let answer = self.connection.call(async |mut client: Client| Ok(client.txn(put).await?)).await?;

@@ -5,6 +5,7 @@
 
 mod connection;
 pub mod credentials;
+mod early;
 mod endpoint;
 mod error;
 mod follow;

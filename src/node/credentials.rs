@@ -34,7 +34,7 @@ impl Reader {
     pub(super) fn new(credentials: Credentials) -> Self {
         let Credentials { user, password_file } = credentials;
         let password = Password::File(password_file, "--check-password-file");
-        Self { login: Arc::new(Login { user, password }), reading: None, news: News::new() }
+        Self { login: Arc::new(Login::new(user, password)), reading: None, news: News::new() }
     }
 
     pub(super) fn user(&self) -> &str {

@@ -1,12 +1,18 @@
 //! Keeps a file up to date, and writes it only on change: replaced as a whole, or rewritten in place.
 
+mod place;
+mod replace;
+mod rewrite;
+
 use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::{FileExt, PermissionsExt},
+    io,
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
+use tracing::warn;
+
+use self::{place::Place, replace::Replaced};
 use crate::text::plain_io;
 
 /// The file cannot be written.
@@ -19,6 +25,62 @@ pub struct UnwritableFile {
     pub path: PathBuf,
     /// Why.
     pub reason: String,
+    /// No waiting can mend it: something that is no file has the place.
+    pub is_lasting: bool,
+}
+
+/// Why a file cannot be written.
+#[derive(Debug)]
+enum Trouble {
+    /// For now; one sentence without its subject.
+    Now(String),
+    /// Until somebody gives the file another place.
+    Lasting(String),
+}
+
+impl Trouble {
+    fn no_file() -> Self {
+        Self::Lasting("it is no regular file".to_owned())
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Now(plain_io(&error))
+    }
+}
+
+impl From<Errno> for Trouble {
+    fn from(error: Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+/// What was done to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It holds that already.
+    Unchanged,
+    /// A new file has its place.
+    Replaced,
+    /// It holds something else now.
+    Rewritten {
+        /// Why it was not replaced, where it should have been.
+        instead: Option<String>,
+    },
+}
+
+impl Written {
+    /// Warns where a file was rewritten although it should have been replaced.
+    pub fn warn_if_rewritten_instead(&self, path: &Path) {
+        if let Self::Rewritten { instead: Some(reason) } = self {
+            warn!(
+                file = %path.display(),
+                reason,
+                "the file is rewritten in place instead of being replaced: who reads it just then may see a part"
+            );
+        }
+    }
 }
 
 /// How a file gets its new content.
@@ -29,9 +91,11 @@ pub enum How {
     /// Into the file that is there, for a reader who has only that file: one that is mounted by itself into a container
     /// stays the old one for ever when another takes its name.
     ///
-    /// The new content is one write, and a longer old one is first overwritten by a line of `#`, then cut off. A reader
-    /// who reads just then can still see the beginning of one content and the end of another, and whoever counts on
-    /// this has to come again, as CrateDB does every second for as long as it looks for a master.
+    /// There is room for the new content before the old one is touched, and a write that fails is taken back. The new
+    /// content is one write, and a longer old one is first overwritten by a line of `#`, then cut off. A reader
+    /// who reads just then, or whoever comes after a power cut, can still see the beginning of one content and the end
+    /// of another, and whoever counts on this has to come again, as CrateDB does every second for as long as it looks for
+    /// a master.
     InPlace,
 }
 
@@ -40,144 +104,94 @@ pub enum How {
 pub struct Target {
     /// The flag that names the file.
     pub option: &'static str,
-    /// The file. Symbolic links are followed.
+    /// The file. Symbolic links are followed, but none that another user put into a directory where everybody may write.
     pub path: PathBuf,
     /// How its content changes.
     pub how: How,
 }
 
 impl Target {
-    /// Makes the file hold `content`, unless it does already, so that nobody is woken for nothing.
-    /// A new file gets mode 0644, an old one keeps its own.
+    /// Makes the file hold `content`, unless it does already, so that nobody is woken for nothing. A new file gets mode
+    /// 0644. One that is replaced passes on its owner, group, mode and access control list; where that is not allowed it
+    /// is rewritten in place, which [`Written`] tells.
     ///
-    /// Gives whether the file was written.
+    /// Blocks for as long as the disk does.
     ///
     /// # Errors
-    /// [`UnwritableFile`]; the file is as it was, unless it was written in place.
-    pub fn write(&self, content: &str) -> Result<bool, UnwritableFile> {
+    /// [`UnwritableFile`]; the file is as it was.
+    pub fn write(&self, content: &str) -> Result<Written, UnwritableFile> {
+        self.try_write(content).map_err(|trouble| self.unwritable(trouble))
+    }
+
+    fn try_write(&self, content: &str) -> Result<Written, Trouble> {
+        let place = Place::find(&self.path)?;
+        if place.holds(content) {
+            return Ok(Written::Unchanged);
+        }
+        let rewritten = |changed, instead| {
+            if changed { Written::Rewritten { instead } } else { Written::Unchanged }
+        };
+        if self.how == How::InPlace && place.old.is_some() {
+            return Ok(rewritten(rewrite::rewrite(&place, content)?, None));
+        }
+        match replace::replace(&place, content)? {
+            Replaced::Yes => Ok(Written::Replaced),
+            Replaced::NotWithItsOwner(reason) => match rewrite::rewrite(&place, content) {
+                Ok(changed) => Ok(rewritten(changed, Some(reason))),
+                Err(Trouble::Lasting(why)) => Err(Trouble::Lasting(why)),
+                Err(Trouble::Now(why)) => {
+                    Err(Trouble::Now(format!("{reason}; nor can it be rewritten in place: {why}")))
+                }
+            },
+        }
+    }
+
+    /// Makes the file, empty, unless it is there already, and looks whether it can be written later on. Blocks as
+    /// [`Target::write`].
+    ///
+    /// # Errors
+    /// [`UnwritableFile`].
+    pub fn create(&self) -> Result<Written, UnwritableFile> {
+        let create = || match Place::find(&self.path)? {
+            place if place.old.is_none() => self.try_write(""),
+            place => self.try_check(&place),
+        };
+        create().map_err(|trouble| self.unwritable(trouble))
+    }
+
+    /// Looks whether the file can be written later on; changes nothing. Blocks as [`Target::write`].
+    ///
+    /// # Errors
+    /// [`UnwritableFile`].
+    pub fn check(&self) -> Result<Written, UnwritableFile> {
+        Place::find(&self.path)
+            .and_then(|place| self.try_check(&place))
+            .map_err(|trouble| self.unwritable(trouble))
+    }
+
+    fn try_check(&self, place: &Place) -> Result<Written, Trouble> {
         match self.how {
-            How::Replace => try_replace(&self.path, content),
-            How::InPlace => try_rewrite(&self.path, content),
+            How::InPlace if place.old.is_some() => rewrite::check(place)?,
+            _ => replace::check(place)?,
         }
-        .map_err(|error| self.unwritable(&error))
+        Ok(Written::Unchanged)
     }
 
-    /// Makes the file, empty, unless it is there already, and looks whether it can be written later on.
-    ///
-    /// # Errors
-    /// [`UnwritableFile`].
-    pub fn create(&self) -> Result<(), UnwritableFile> {
-        let create = || {
-            if !self.path.exists() {
-                try_replace(&self.path, "")?;
-            }
-            Ok(())
+    fn unwritable(&self, trouble: Trouble) -> UnwritableFile {
+        let (reason, is_lasting) = match trouble {
+            Trouble::Now(reason) => (reason, false),
+            Trouble::Lasting(reason) => (reason, true),
         };
-        create().map_err(|error| self.unwritable(&error))?;
-        self.check()
-    }
-
-    /// Looks whether the file can be written later on; changes nothing.
-    ///
-    /// # Errors
-    /// [`UnwritableFile`].
-    pub fn check(&self) -> Result<(), UnwritableFile> {
-        let check = || {
-            let target = follow(&self.path)?;
-            let old = mode_of(&target)?;
-            match self.how {
-                How::InPlace if old.is_some() => fs::File::options().write(true).open(&target).map(drop),
-                _ => temporary_beside(&target).map(drop),
-            }
-        };
-        check().map_err(|error| self.unwritable(&error))
-    }
-
-    fn unwritable(&self, error: &io::Error) -> UnwritableFile {
-        let mut reason = plain_io(error);
-        // Nothing can take the name of a mount.
-        if error.kind() == io::ErrorKind::ResourceBusy {
-            reason += ": a file that is mounted by itself can only be rewritten in place";
-        }
-        UnwritableFile { option: self.option, path: self.path.clone(), reason }
-    }
-}
-
-fn try_replace(path: &Path, content: &str) -> io::Result<bool> {
-    let target = follow(path)?;
-    let mode = mode_of(&target)?;
-    // An unreadable old file is simply replaced.
-    if mode.is_some() && fs::read(&target).is_ok_and(|old| old == content.as_bytes()) {
-        return Ok(false);
-    }
-    let mut file = temporary_beside(&target)?;
-    file.write_all(content.as_bytes())?;
-    // Not left to the umask, and not the 0600 of a temporary file: CrateDB runs as another user.
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode.unwrap_or(0o644)))?;
-    file.as_file().sync_all()?;
-    file.persist(&target).map_err(|error| error.error)?;
-    Ok(true)
-}
-
-fn try_rewrite(path: &Path, content: &str) -> io::Result<bool> {
-    let target = follow(path)?;
-    if mode_of(&target)?.is_none() {
-        return try_replace(&target, content);
-    }
-    let file = fs::File::options().read(true).write(true).open(&target)?;
-    let old = fs::read(&target)?;
-    if old == content.as_bytes() {
-        return Ok(false);
-    }
-    file.write_all_at(&covering(content, old.len()), 0)?;
-    file.set_len(content.len() as u64)?;
-    file.sync_all()?;
-    Ok(true)
-}
-
-/// `content`, and over the rest of an old one that was longer a comment: whoever reads before it is cut off finds no half
-/// of a line.
-fn covering(content: &str, old: usize) -> Vec<u8> {
-    let mut bytes = content.as_bytes().to_vec();
-    bytes.resize(bytes.len().max(old), b'#');
-    bytes
-}
-
-/// The mode of a regular file, or none where there is no file.
-fn mode_of(target: &Path) -> io::Result<Option<u32>> {
-    match fs::metadata(target) {
-        Ok(old) if !old.is_file() => Err(io::Error::other("it is no regular file")),
-        Ok(old) => Ok(Some(old.permissions().mode() & 0o7777)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A file of our own that can take the name of `target`; gone when dropped.
-fn temporary_beside(target: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let directory = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    tempfile::Builder::new().prefix(".crate-discovery-").tempfile_in(directory)
-}
-
-/// The file behind a symbolic link, which a rename would otherwise replace.
-fn follow(path: &Path) -> io::Result<PathBuf> {
-    match fs::canonicalize(path) {
-        Ok(target) => Ok(target),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
-            // A link to nothing yet: made where it points to.
-            Ok(target) => Ok(path.parent().unwrap_or(Path::new(".")).join(target)),
-            Err(_) => Ok(path.to_owned()),
-        },
-        Err(error) => Err(error),
+        UnwritableFile { option: self.option, path: self.path.clone(), reason, is_lasting }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    };
 
     use super::*;
 
@@ -186,7 +200,11 @@ mod tests {
     }
 
     fn write(path: &Path, content: &str) -> bool {
-        target(path, How::Replace).write(content).unwrap()
+        match target(path, How::Replace).write(content).unwrap() {
+            Written::Unchanged => false,
+            Written::Replaced => true,
+            written @ Written::Rewritten { .. } => panic!("{written:?}"),
+        }
     }
 
     #[test]
@@ -219,14 +237,21 @@ mod tests {
     fn what_cannot_be_replaced_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for how in [How::Replace, How::InPlace] {
-            for refused in [target(dir.path(), how).write("a\n").map(drop), target(dir.path(), how).create()]
+            for refused in
+                [target(dir.path(), how).write("a\n").map(drop), target(dir.path(), how).create().map(drop)]
             {
-                let refused = refused.unwrap_err().to_string();
+                let refused = refused.unwrap_err();
+                assert!(refused.is_lasting);
+                let refused = refused.to_string();
                 assert!(refused.contains("no regular file"), "{refused}");
             }
             let missing = target(&dir.path().join("no/such"), how);
-            for refused in [missing.write("a\n").map(drop), missing.create(), missing.check()] {
-                let refused = refused.unwrap_err().to_string();
+            for refused in
+                [missing.write("a\n").map(drop), missing.create().map(drop), missing.check().map(drop)]
+            {
+                let refused = refused.unwrap_err();
+                assert!(!refused.is_lasting);
+                let refused = refused.to_string();
                 assert!(refused.starts_with("failed to write \"--output\" file"), "{refused}");
                 assert!(refused.ends_with("no such file or directory"), "{refused}");
             }
@@ -242,19 +267,11 @@ mod tests {
         let first = fs::metadata(&path).unwrap();
         assert_eq!((first.len(), first.permissions().mode() & 0o777), (0, 0o644));
         for content in ["a:1\nb:1\n", "a:1\nb:1\nc:1\n", "c:1\n", ""] {
-            assert!(target.write(content).unwrap());
+            assert_eq!(target.write(content).unwrap(), Written::Rewritten { instead: None });
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
-            assert!(!target.write(content).unwrap());
+            assert_eq!(target.write(content).unwrap(), Written::Unchanged);
         }
         assert_eq!(fs::metadata(&path).unwrap().ino(), first.ino());
-    }
-
-    #[test]
-    fn what_covers_a_longer_content_is_a_comment() {
-        assert_eq!(covering("a:1\n", 9), b"a:1\n#####");
-        assert_eq!(covering("a:1\n", 5), b"a:1\n#");
-        assert_eq!(covering("a:1\n", 3), b"a:1\n");
-        assert_eq!(covering("", 4), b"####");
     }
 
     #[test]

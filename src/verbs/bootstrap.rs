@@ -82,7 +82,7 @@ pub struct StillAnnounced(pub String);
 /// withdrawn in either case, within a second.
 ///
 /// # Errors
-/// [`Error`], [`NotAgreed`], [`StillAnnounced`], or a file that cannot be written. Nothing was printed
+/// [`crate::etcd::Error`], [`NotAgreed`], [`StillAnnounced`], or a file that cannot be written. Nothing was printed
 /// then, and the file of [`Agree::output`], if it can be written, names nobody: a node that is given
 /// no masters waits, which is safe, and a list that is left over from an earlier start is not.
 pub async fn run(
@@ -141,7 +141,7 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     }
     let text = render(answer, env);
     match output {
-        Some(file) => _ = file.write(&text)?,
+        Some(file) => file.write(&text)?.warn_if_rewritten_instead(&file.path),
         None => print(&text)?,
     }
     Ok(())

@@ -88,7 +88,8 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
             if snapshot.nodes().is_empty() {
                 warn!(file = %path.display(), "nobody is announced: the file says so now");
             }
-            Target { option: "--output", path, how: How::Replace }.write(&text)?;
+            let target = Target { option: "--output", path, how: How::Replace };
+            target.write(&text)?.warn_if_rewritten_instead(&target.path);
         }
         None => {
             let mut stdout = io::stdout().lock();

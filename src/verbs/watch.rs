@@ -5,23 +5,32 @@ use std::{
     io::{self, Write},
     os::fd::AsFd,
     path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
-use tokio::{io::Interest, net::unix::pipe::Sender, sync::watch, task::spawn_blocking};
+use tokio::{io::Interest, net::unix::pipe::Sender, sync::watch, time::sleep};
+use tracing::warn;
 
 use crate::{
     announcement::Port,
+    backoff::Backoff,
     etcd::Registry,
     feeds::Feeds,
     host::Host,
     publish::{
         file::{How, Target},
-        keep::keep,
+        keep::Keeper,
     },
     render::{Format, render},
     snapshot::{Snapshot, Snapshots},
+    text::plain_io,
+    thread,
 };
+
+/// The cap of the back-off where no thread can be started.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What to print, where, and what to keep current besides.
 #[derive(Clone, Debug)]
@@ -41,7 +50,7 @@ pub struct Options {
 /// Follows until `shutdown` resolves or the reader of our output goes away.
 ///
 /// # Errors
-/// A file that cannot be written, at the start only; stdout, at any time. Safe to drop.
+/// A file whose place no waiting can mend, at the start only; stdout, at any time. Safe to drop.
 pub async fn run(
     registry: Registry,
     options: Options,
@@ -53,10 +62,13 @@ pub async fn run(
     let prints = output.is_none() && feeds.is_empty();
     let selection = Selection { format, port, exclude, last: None };
     let output = output.map(|path| Target { option: "--output", path, how: How::Replace });
-    if let Some(file) = &output {
-        file.check()?;
-    }
-    let feeding = feeds.open(snapshots.clone())?;
+    let look = async {
+        match output {
+            Some(file) => Keeper::start(file, false).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (output, feeding) = tokio::try_join!(look, feeds.open(snapshots.clone()))?;
     tokio::select! {
         never = registry.follow(hold, publish) => match never {},
         never = feeding => match never {},
@@ -67,12 +79,12 @@ pub async fn run(
 
 async fn show(
     mut selection: Selection,
-    output: Option<Target>,
+    output: Option<Keeper>,
     prints: bool,
     snapshots: Snapshots,
 ) -> anyhow::Result<()> {
     match output {
-        Some(file) => match keep(file, snapshots, |snapshot| selection.news(snapshot)).await {},
+        Some(file) => match file.keep(snapshots, |snapshot| selection.news(snapshot)).await {},
         None if prints => tokio::select! {
             failed = print(selection, snapshots) => match failed? {},
             () = stdout_closed() => Ok(()),
@@ -89,16 +101,30 @@ async fn print(mut selection: Selection, mut snapshots: Snapshots) -> anyhow::Re
             if matches!(selection.format, Format::Lines | Format::Env) {
                 text.push('\n');
             }
-            // On a thread of its own, where a reader that does not read holds up nobody else.
-            spawn_blocking(move || {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-            })
-            .await?
-            .context("failed to write to stdout")?;
+            write(text.into()).await.context("failed to write to stdout")?;
         }
         if snapshots.changed().await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Writes on a thread of its own, where a reader that does not read holds up nobody else. Waits until there is one.
+async fn write(text: Arc<str>) -> io::Result<()> {
+    let mut backoff = Backoff::default();
+    loop {
+        let text = Arc::clone(&text);
+        let write = move || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        };
+        match thread::run("stdout", write).await {
+            Ok(written) => return written,
+            Err(error) => {
+                let reason = plain_io(&error);
+                warn!(reason, "no thread can be started to print: tried again");
+                sleep(backoff.pause(LONGEST_PAUSE)).await;
+            }
         }
     }
 }

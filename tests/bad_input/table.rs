@@ -89,6 +89,28 @@ pub fn values() -> Vec<Row> {
         ("--host", "a\nb"),
         ("--host", "münchen"),
         ("--host", &long),
+        ("--host", "localhost"),
+        ("--host", "LocalHost."),
+        ("--host", "localhost.localdomain"),
+        ("--host", "ip6-localhost"),
+        ("--host", "0.0.0.0"),
+        ("--host", "::"),
+        ("--host", "::ffff:224.0.0.1"),
+        ("--host", "0"),
+        ("--host", "_site_"),
+        ("--address", "0.0.0.0"),
+        ("--address", "::"),
+        ("--address", "::ffff:0.0.0.0"),
+        ("--address", "0"),
+        ("--address", "0x0"),
+        ("--address", "224.0.0.1"),
+        ("--address", "ff02::1"),
+        ("--address", "255.255.255.255"),
+        ("--address", "::ffff:255.255.255.255"),
+        ("--address", "_site_"),
+        ("--address", "_local_"),
+        ("--address", "_global_"),
+        ("--address", "_en0_"),
         ("--address", "a,b"),
         ("--address", "[::1]"),
         ("--prefix", "/"),
@@ -266,6 +288,9 @@ pub fn flags() -> Vec<Row> {
         announce(&[], 2, &["\"--endpoints\"", "allowed"]).env("ETCDCTL_ENDPOINTS", "http://root:hunter2@a:1"),
         announce(&[], 2, &["\"--check\"", "ftp://b:1", "allowed"])
             .env("CRATE_DISCOVERY_CHECK", "tcp://a:1,ftp://b:1"),
+        // The health check takes the host from where announce does.
+        row("status", &["--self"], 2, &["CRATE_DISCOVERY_HOST", "localhost", "allowed"])
+            .env("CRATE_DISCOVERY_HOST", "localhost"),
         hosts(&["--allow-stale"], 2, &["--allow-stale", "--output"]),
         row("status", &["--self", "--host", "a"], 2, &["--self", "--host"]),
         announce(&["--seed-file-in-place"], 2, &["\"--seed-file-in-place\"", "\"--seed-file\"", "allowed"]),
@@ -281,6 +306,11 @@ pub fn flags() -> Vec<Row> {
         row("watch", &["--allow-stale"], 2, &["--allow-stale"]),
         hosts(&["--wait-for", "1", "--timeout", "never"], 2, &["\"--timeout\"", "\"never\"", "allowed"]),
     ];
+    for verb in ["announce", "hosts", "watch", "bootstrap", "status"] {
+        for meta in ["/services/crate.meta", "/crate.meta/bootstrap/candidates", "/.meta/x"] {
+            rows.push(row(verb, &["--prefix", meta], 2, &["\"--prefix\"", meta, "allowed", ".meta"]));
+        }
+    }
     // Not even clap knows which flag that is.
     let mut unreadable = announce(&[], 2, &["UTF-8"]);
     unreadable.command.arg(not_utf8);
@@ -293,10 +323,14 @@ pub fn variables() -> Vec<Row> {
     let long = "x".repeat(201);
     let rows = [
         ("HOST", "--host", "a b"),
+        ("HOST", "--host", "localhost"),
+        ("HOST", "--host", "LOCALHOST.localdomain."),
+        ("HOST", "--host", "::ffff:0.0.0.0"),
         ("HTTP", "--http", "0"),
         ("TRANSPORT", "--transport", "x"),
         ("PSQL", "--psql", "65536"),
         ("ADDRESS", "--address", "-a"),
+        ("ADDRESS", "--address", "_site_"),
         ("TTL", "--ttl", "1s"),
         ("CHECK", "--check", "ftp://a:1"),
         ("CHECK_INTERVAL", "--check-interval", "0"),
@@ -310,6 +344,7 @@ pub fn variables() -> Vec<Row> {
         ("SRV", "--srv", "localhost:53"),
         ("SRV_NAME", "--srv-name", "-.-..a"),
         ("PREFIX", "--prefix", "crate"),
+        ("PREFIX", "--prefix", "/services/crate.meta"),
         ("REQUEST_TIMEOUT", "--request-timeout", "-1"),
         ("LOG", "--log", "crate_discovery=loud"),
         ("LOG_FORMAT", "--log-format", "yaml"),
@@ -341,7 +376,8 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
     let (empty, newline, binary) = (file("empty", b""), file("newline", b"\n"), file("binary", b"\xff\xfe"));
 
     let mut rows = Vec::new();
-    for verb in ["announce", "hosts", "watch"] {
+    // Those that run once; those that go on wait for a file that may come or be mended.
+    for verb in ["hosts", "status"] {
         let tls = |args: &[&str], says: &[&str]| {
             row(verb, &[&["--endpoints", "https://127.0.0.1:1"], args].concat(), 78, says)
         };
@@ -362,8 +398,23 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
             ));
         }
     }
-    let under_missing = path("missing/file");
-    for bad in [directory.as_str(), &under_missing, "/dev/null"] {
+    for verb in ["announce", "watch"] {
+        let tls = |args: &[&str], says: &[&str]| {
+            row(verb, &[&["--endpoints", "https://127.0.0.1:1"], args].concat(), 78, says)
+        };
+        for bad in [&directory, "/dev/null"] {
+            rows.push(tls(&["--cacert", bad], &["\"--cacert\"", bad]));
+            rows.push(tls(&["--cert", bad, "--key", key], &["\"--cert\"", bad]));
+            rows.push(tls(&["--cert", cert, "--key", bad], &["\"--key\"", bad]));
+            rows.push(row(
+                verb,
+                &["--user", "root", "--password-file", bad],
+                78,
+                &["\"--password-file\"", bad],
+            ));
+        }
+    }
+    for bad in [&directory, "/dev/null", "/", "/dev/.."] {
         for verb in ["announce", "watch"] {
             rows.push(row(verb, &["--seed-file", bad], 78, &["\"--seed-file\"", bad]));
             rows.push(row(
@@ -381,9 +432,7 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
     let credentials = path("credentials");
     fs::create_dir(&credentials).unwrap();
     fs::write(dir.path().join("credentials/etcd-password"), "").unwrap();
-    rows.push(
-        announce(&["--user", "root"], 78, &["etcd-password"]).env("CREDENTIALS_DIRECTORY", &credentials),
-    );
+    rows.push(hosts(&["--user", "root"], 78, &["etcd-password"]).env("CREDENTIALS_DIRECTORY", &credentials));
     rows
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::{
-    AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK,
+    AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
     daemon::{Daemon, announce},
     etcd::Etcd,
     eventually, eventually_eq, key_of,
@@ -185,4 +185,32 @@ fn https_check_wants_an_answer_and_judges_no_certificate() {
         daemon.says_times("gate opened", 2, WITHDRAWN);
         assert_eq!(daemon.end(Signal::TERM, AT_ONCE + SLACK), 0);
     }
+}
+
+/// A renewal that failed shortly before is no reason to say later that the key ended by itself.
+#[test]
+fn withdrawal_during_an_outage_is_followed_by_no_alarm() {
+    let etcd = Etcd::start();
+    let node = FakeNode::serving();
+    let mut daemon = gated(&etcd, &[node.tcp()]);
+    daemon.says("announced", PATIENCE);
+    etcd.freeze();
+    daemon.says("no endpoint of etcd answers", PATIENCE);
+    node.behave(Manner::Closed);
+    daemon.says("gate closed", WITHDRAWN);
+    etcd.thaw();
+    daemon.says("withdrawn while the gate is closed", PATIENCE);
+    stays("closed gate", TTL + 2 * SLACK, &false, || is_there(&etcd));
+    assert_eq!(daemon.lines("no renewal for a TTL"), Vec::<String>::new());
+    assert_eq!(daemon.lines("no endpoint of etcd answers").len(), 1, "{}", daemon.stderr());
+}
+
+/// The alarm itself is still there.
+#[test]
+fn renewal_that_fails_for_a_ttl_is_told() {
+    let etcd = Etcd::start();
+    let mut daemon = Daemon::announced(&etcd, "h1", &[]);
+    etcd.freeze();
+    daemon.says("no renewal for a TTL", TTL * 2 + SLACK);
+    assert_eq!(daemon.ended(), None);
 }

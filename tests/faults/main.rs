@@ -18,6 +18,7 @@ mod quiet;
 mod refusals;
 mod rivals;
 mod single;
+mod stderr;
 mod tls;
 mod unreachable;
 mod withdrawal;

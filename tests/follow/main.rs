@@ -6,6 +6,7 @@ mod support;
 mod crowd;
 mod file;
 mod outage;
+mod place;
 mod print;
 mod srv;
 mod trouble;

@@ -27,8 +27,10 @@ mod bootstrap;
 mod changes;
 mod etcd;
 mod explore;
+mod forming;
 mod quick;
 mod rules;
+mod search;
 
 use std::time::Instant;
 

@@ -19,10 +19,8 @@ use hickory_proto::{
 use tempfile::TempDir;
 
 use super::{
-    PATIENCE,
     daemon::tool_behind,
     etcd::{arg, scratch},
-    eventually,
 };
 
 /// A name service that knows one name. Its threads end with the process.
@@ -90,15 +88,6 @@ impl NameService {
     /// How often it was asked.
     pub fn asked(&self) -> usize {
         self.state.lock().unwrap().asked
-    }
-
-    /// Waits until it is asked once more.
-    #[track_caller]
-    pub fn is_asked(&self) {
-        let before = self.asked();
-        eventually("the name service is asked", PATIENCE, || {
-            if self.asked() > before { Ok(()) } else { Err("nobody asks".to_owned()) }
-        });
     }
 }
 

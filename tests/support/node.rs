@@ -66,6 +66,7 @@ pub fn answer(status: u16, body: &str) -> Vec<u8> {
 
 /// The port of a node that can die, hang and return.
 pub struct FakeNode {
+    ip: Ipv4Addr,
     port: u16,
     state: Arc<Mutex<State>>,
     thread: Option<JoinHandle<()>>,
@@ -91,6 +92,11 @@ struct State {
 impl FakeNode {
     /// A node that does this.
     pub fn start(manner: Manner) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, manner)
+    }
+
+    /// As [`FakeNode::start`], on another loopback address.
+    pub fn start_at(ip: Ipv4Addr, manner: Manner) -> Self {
         let state = State {
             manner: manner.clone(),
             hiccups: 0,
@@ -103,8 +109,8 @@ impl FakeNode {
         };
         let state = Arc::new(Mutex::new(state));
         let (port, shared) = (free_port(), Arc::clone(&state));
-        let thread = std::thread::spawn(move || serve(port, &shared));
-        let node = Self { port, state, thread: Some(thread) };
+        let thread = std::thread::spawn(move || serve(ip, port, &shared));
+        let node = Self { ip, port, state, thread: Some(thread) };
         node.behave(manner);
         node
     }
@@ -124,7 +130,7 @@ impl FakeNode {
         let open = manner != Manner::Closed;
         self.state.lock().unwrap().manner = manner;
         eventually_eq("the port is as told", PATIENCE, &open, || {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+            TcpStream::connect((self.ip, self.port)).is_ok()
         });
     }
 
@@ -209,7 +215,7 @@ impl Drop for FakeNode {
 
 /// The node's own thread: takes connections as it is told to, until it is told to end. Those that it
 /// answers have a thread each, which ends soon after.
-fn serve(port: u16, state: &Arc<Mutex<State>>) {
+fn serve(ip: Ipv4Addr, port: u16, state: &Arc<Mutex<State>>) {
     let mut listener = None;
     let mut held = Vec::new();
     while !state.lock().unwrap().ended {
@@ -220,7 +226,7 @@ fn serve(port: u16, state: &Arc<Mutex<State>>) {
             continue;
         }
         let listener = listener.get_or_insert_with(|| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            let listener = TcpListener::bind((ip, port)).unwrap();
             listener.set_nonblocking(true).unwrap();
             listener
         });

@@ -33,7 +33,7 @@ pub(super) struct Patience {
     pub node_has_data: bool,
 }
 
-/// An answer, and the epoch in which it was given: none where etcd could not be asked.
+/// An answer, and the epoch in which it was given: none where etcd could not be asked, or lost it.
 pub(super) struct Given {
     pub answer: Answer,
     pub epoch: Option<Epoch>,
@@ -51,7 +51,6 @@ pub(super) async fn ask(
 ) -> anyhow::Result<Given> {
     let mut asking = Asking {
         settling: Settling::new(patience.hold),
-        fresh: Epoch::default().next(SystemTime::now()),
         failure: Failure::Etcd(Error::Unavailable("no answer in time".to_owned())),
         said: None,
         said_waiting: false,
@@ -71,7 +70,6 @@ struct Asking<'a> {
     note: Option<Note>,
     patience: &'a Patience,
     settling: Settling,
-    fresh: Epoch,
     /// What stood in the way last.
     failure: Failure,
     /// The obstacle that was logged last.
@@ -102,15 +100,15 @@ impl Asking<'_> {
                     None
                 }
                 Ok(Ok((epoch, step))) => {
-                    if self.note.as_ref().is_some_and(|note| !note.holds(epoch)) {
+                    if self.note.as_ref().is_some_and(|note| !note.holds(epoch.unwrap_or_default())) {
                         info!("the note of this host is void: there was a reset, or a new cluster, after it");
                         self.note = None;
                         deadline = Instant::now() + self.limit();
                     }
                     match step {
                         Step::Done(answer) => {
-                            let epoch = self.note.as_ref().map_or(epoch, |note| note.epoch);
-                            return Ok(Given { answer, epoch: Some(epoch) });
+                            let epoch = bootstrap::started_in(&answer, self.note.as_ref(), epoch);
+                            return Ok(Given { answer, epoch });
                         }
                         Step::Refuse(obstacle) => return Err(NotAgreed::Before(obstacle).into()),
                         // Another process of ours took the place that we had: not over and over, or nobody can freeze
@@ -164,8 +162,8 @@ impl Asking<'_> {
         self.settling.interrupt();
     }
 
-    /// Looks, and makes the change that is next, if one is. Gives the epoch that is stored, and what was next.
-    async fn turn(&mut self) -> Result<(Epoch, Step), Error> {
+    /// Looks, and makes the change that is next, if one is. Gives the epoch that is stored, if one is, and what was next.
+    async fn turn(&mut self) -> Result<(Option<Epoch>, Step), Error> {
         let had_session = self.stored.session().is_some();
         let looked = self.stored.look().await;
         // A lease that was kept alive and is gone shows the same as an etcd that did not answer.
@@ -181,13 +179,14 @@ impl Asking<'_> {
             session: self.stored.session(),
             note: self.note.as_ref(),
             settled,
-            fresh: self.fresh,
+            // Of now: a list that is frozen again, because etcd lost its data, is of another epoch.
+            fresh: Epoch::default().next(SystemTime::now()),
         };
         let step = bootstrap::decide(&view, asker);
         if let Step::Change(change, conditions) = &step {
             self.stored.change(change, Some(&self.me), conditions).await?;
         }
-        Ok((view.epoch().unwrap_or_default(), step))
+        Ok((view.epoch.and_then(|(_, epoch)| epoch.ok()), step))
     }
 
     fn is_in_the_way(&mut self, obstacle: Obstacle) {
@@ -205,12 +204,16 @@ impl Asking<'_> {
 
     /// Time is up: decides without etcd, or gives none to go on waiting.
     fn without_etcd(&mut self) -> anyhow::Result<Option<Given>> {
-        let join = |cluster, epoch| Ok(Some(Given { answer: Answer::Join(cluster), epoch }));
-        if let Some(note) = &self.note {
-            return join(Cluster::NotedAlone, Some(note.epoch));
+        let join = |cluster| {
+            let answer = Answer::Join(cluster);
+            let epoch = bootstrap::started_in(&answer, self.note.as_ref(), None);
+            Ok(Some(Given { answer, epoch }))
+        };
+        if self.note.is_some() {
+            return join(Cluster::NotedAlone);
         }
         match &self.failure {
-            Failure::Etcd(_) if self.patience.node_has_data => join(Cluster::NodeData, None),
+            Failure::Etcd(_) if self.patience.node_has_data => join(Cluster::NodeData),
             Failure::Etcd(error) if self.patience.wait && !is_final(error) => {
                 if !std::mem::replace(&mut self.said_waiting, true) {
                     warn!(

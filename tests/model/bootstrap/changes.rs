@@ -1,77 +1,69 @@
-//! What can happen in a world: by itself, and as a fault.
+//! What can happen in a world by itself, and what etcd makes of a request.
 
-use std::{cell::RefCell, collections::HashMap, fmt::Write as _, hash::Hash, rc::Rc};
+use std::{fmt::Write as _, ops::Range, rc::Rc};
 
 use crate_discovery::bootstrap::{
-    self, Candidate, Change as Asked, Condition, List, MachineId, Registered, Said, Step, View,
+    self, Asker, BootId, Candidate, Change as Asked, Condition, Formed, List, MachineId, Registered, Said,
+    Step, View,
 };
 
-use super::world::{Key, Lease, ListNumber, Process, Request, Revision, WishNumber, World, lease_id};
+use super::{
+    numbers::{Numbered, Wish, epoch, epoch_number},
+    world::{Key, Lease, Process, Request, Revision, WishNumber, World, lease_id},
+};
+use crate::search;
 
-/// Who takes part: name, machine and the number it expects. Three of them with names of their own, two
-/// machines with one name, and one that expects another number.
-pub const CASTS: [[(&str, u32, u32); 3]; 3] = [
-    [("a", 1, 2), ("b", 2, 2), ("c", 3, 2)],
-    [("a", 1, 2), ("b", 2, 2), ("a", 3, 2)],
-    [("a", 1, 2), ("b", 2, 2), ("c", 3, 3)],
+/// Who takes part: name, machine, boot and the number it expects. Three of them with names of their own, two machines with
+/// one name, one that expects another number, and a clone: the same machine and name, and another boot.
+pub const CASTS: [[(&str, u32, u32, u32); 3]; 4] = [
+    [("a", 1, 1, 2), ("b", 2, 2, 2), ("c", 3, 3, 2)],
+    [("a", 1, 1, 2), ("b", 2, 2, 2), ("a", 3, 3, 2)],
+    [("a", 1, 1, 2), ("b", 2, 2, 2), ("c", 3, 3, 3)],
+    [("a", 1, 1, 2), ("b", 2, 2, 2), ("a", 1, 3, 2)],
 ];
 
-/// What is numbered in the order in which it was met.
-struct Numbered<T>(RefCell<(Vec<T>, HashMap<T, usize>)>);
-
-impl<T: Clone + Eq + Hash> Numbered<T> {
-    fn new() -> Self {
-        Self(RefCell::new((Vec::new(), HashMap::new())))
-    }
-
-    fn number(&self, item: T) -> usize {
-        let (items, numbers) = &mut *self.0.borrow_mut();
-        *numbers.entry(item.clone()).or_insert_with(|| {
-            items.push(item);
-            items.len() - 1
-        })
-    }
-
-    fn get(&self, number: usize) -> T {
-        self.0.borrow().0[number].clone()
-    }
+/// What etcd compares for one condition, in two parts where there are two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The mod revision, or that a range is empty.
+    Revision,
+    /// The lease of a candidate, or the number of an epoch.
+    Content,
 }
 
-/// A change, its conditions, and the revisions and leases that they remember.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Wish {
-    pub change: Asked,
-    pub conditions: Vec<Condition>,
-    revisions: u64,
-    leases: u32,
-}
+/// Whether etcd does not look at this part of this condition for this change.
+pub type Ignored = fn(&Asked, &Condition, Part) -> bool;
 
 /// What happens, the world after it, and the rule that it breaks.
-pub struct Change {
-    pub what: &'static str,
-    pub after: World,
-    pub broken: Option<&'static str>,
-}
+pub type Change = search::Change<World>;
+
+/// What etcd makes of a request: the world after it, whether it says that the lease is there, and the rule that is broken.
+type Served = (World, bool, Option<&'static str>);
 
 /// Who the casts are, and which conditions etcd does not look at.
 pub struct Model {
     casts: Vec<Vec<Candidate>>,
-    lists: Numbered<List>,
-    wishes: Numbered<Rc<Wish>>,
-    ignored: fn(&Asked, &Condition) -> bool,
+    /// Which of the casts.
+    pub takes_part: Range<usize>,
+    pub lists: Numbered<List>,
+    pub wishes: Numbered<Rc<Wish>>,
+    ignored: Ignored,
 }
 
 impl Model {
-    pub fn new(ignored: fn(&Asked, &Condition) -> bool) -> Self {
-        let candidate = |(name, on, expect): &(&str, u32, u32)| Candidate {
+    pub fn new(ignored: Ignored, takes_part: Range<usize>) -> Self {
+        let digits = |number: &u32| format!("{number:032}");
+        let candidate = |(name, on, boot, expect): &(&str, u32, u32, u32)| Candidate {
             name: name.parse().expect("a name"),
             said: Said {
                 expect: *expect,
-                machine: MachineId::derive(&format!("{on:032}")).expect("32 digits"),
+                machine: MachineId::derive(&digits(on)).expect("32 digits"),
+                boot: BootId::derive(&digits(boot)),
+                saw_etcd_fail: false,
             },
         };
         let casts = CASTS.iter().map(|cast| cast.iter().map(candidate).collect()).collect();
-        Self { casts, lists: Numbered::new(), wishes: Numbered::new(), ignored }
+        Self { casts, takes_part, lists: Numbered::new(), wishes: Numbered::new(), ignored }
     }
 
     pub fn candidate(&self, world: &World, who: usize) -> &Candidate {
@@ -86,24 +78,31 @@ impl Model {
             mod_revision: key.revision.into(),
             lease: lease_id(key.lease),
         };
+        let formed = Formed { by: String::new(), epoch: None };
         View {
             candidates: world.candidates.iter().flatten().enumerate().map(registered).collect(),
-            list: world.list.map(|(revision, list)| (revision.into(), Ok(self.lists.get(list.into())))),
-            formed: (world.formed != 0).then(|| (world.formed.into(), String::new())),
+            epoch: world.epoch.map(|(revision, number)| (revision.into(), Ok(epoch(number)))),
+            list: world.list.map(|(revision, list)| (revision.into(), Ok(self.list(list)))),
+            formed: (world.formed != 0).then(|| (world.formed.into(), formed)),
             announced: world.announced.then(String::new),
         }
     }
 
+    pub fn change(&self, what: &'static str, after: World, broken: Option<&'static str>) -> Change {
+        Change { what, after: self.forget(after), broken }
+    }
+
     /// What may happen although nothing goes wrong.
-    pub fn steps(&self, world: &World) -> Vec<Change> {
+    pub fn what_follows(&self, world: &World) -> Vec<Change> {
         let mut changes = Vec::new();
         for who in 0..world.processes.len() {
             match &world.processes[who] {
                 Process::Looking { .. } => changes.extend(self.look(world, who)),
                 Process::Asking { .. } => {
-                    let (mut after, understood, broken) = self.serve(world, self.request(world, who));
-                    after.processes[who] = self.answered(world.processes[who], understood);
-                    changes.push(change("it asks and is answered", after, broken));
+                    for (mut after, understood, broken) in self.serve(world, self.request(world, who)) {
+                        after.processes[who] = self.answered(world.processes[who], understood);
+                        changes.push(self.change("it asks and is answered", after, broken));
+                    }
                 }
                 Process::Ended | Process::Done => {}
             }
@@ -112,15 +111,17 @@ impl Model {
             let mut without = *world;
             let Some(request) = without.late[late].take() else { continue };
             without.late.sort_unstable();
-            let (after, _, broken) = self.serve(&without, request);
-            changes.push(change("etcd acts on a late request", after, broken));
+            for (after, _, broken) in self.serve(&without, request) {
+                changes.push(self.change("etcd acts on a late request", after, broken));
+            }
         }
         let kept = world.kept();
         self.end_leases(world, world.living & !kept, "a lease ends that nobody keeps alive", &mut changes);
         changes
     }
 
-    /// Looks, decides, and gives the answer if there is one. Nothing where nothing comes of it.
+    /// Looks, decides, and gives the answer if there is one. Nothing where nothing comes of it. The candidates may have
+    /// settled at any moment: the hold only narrows what happens. Notes are the other model's.
     fn look(&self, world: &World, who: usize) -> Option<Change> {
         let Process::Looking { session, granted } = world.processes[who] else { return None };
         // The renewal tells.
@@ -128,7 +129,9 @@ impl Model {
             if granted && !world.lives(session) { (0, false) } else { (session, granted) };
         let me = self.candidate(world, who);
         // A lease that was asked for is one's own before it is known to be granted.
-        let step = bootstrap::decide(&self.view(world), me, lease_id(session));
+        let (session_id, fresh) = (lease_id(session), epoch(self.clock(world)));
+        let asker = Asker { me, session: session_id, note: None, settled: true, fresh };
+        let step = bootstrap::decide(&self.view(world), asker);
         let mut after = *world;
         let mut broken = None;
         after.processes[who] = match &step {
@@ -146,42 +149,10 @@ impl Model {
                 Process::Asking { session, granted, wish: self.wish(asked, conditions) }
             }
         };
-        (after != *world).then(|| change("it looks", after, broken))
+        (after != *world).then(|| self.change("it looks", after, broken))
     }
 
-    pub fn list_number(&self, list: &List) -> ListNumber {
-        u8::try_from(self.lists.number(list.clone())).expect("not that many")
-    }
-
-    fn wish(&self, change: &Asked, conditions: &[Condition]) -> WishNumber {
-        let (mut revisions, mut leases) = (0, 0);
-        for condition in conditions {
-            if let Condition::Candidate(_, at, _) | Condition::List(at) | Condition::Formed(at) = condition {
-                revisions |= 1 << at;
-            }
-            if let Condition::Candidate(_, _, Some(lease)) = condition {
-                let number = (0..25).find(|number| lease_id(*number) == Some(*lease));
-                leases |= 1 << number.expect("only leases of the model are used");
-            }
-        }
-        let wish = Wish { change: change.clone(), conditions: conditions.to_vec(), revisions, leases };
-        u16::try_from(self.wishes.number(Rc::new(wish))).expect("not that many")
-    }
-
-    /// Everything that is still to be asked, or to arrive.
-    fn wishes(&self, world: &World) -> impl Iterator<Item = Rc<Wish>> {
-        let asking = world.processes.iter().filter_map(|process| match process {
-            Process::Asking { wish, .. } => Some(*wish),
-            _ => None,
-        });
-        let late = world.late.iter().flatten().filter_map(|request| match request {
-            Request::Change(.., wish) => Some(*wish),
-            Request::Grant(_) => None,
-        });
-        asking.chain(late).map(|wish| self.wishes.get(wish.into()))
-    }
-
-    fn request(&self, world: &World, who: usize) -> Request {
+    pub fn request(&self, world: &World, who: usize) -> Request {
         let Process::Asking { session, granted, wish } = world.processes[who] else {
             unreachable!("it asks for nothing")
         };
@@ -192,7 +163,7 @@ impl Model {
     }
 
     fn wants_lease(&self, granted: bool, wish: WishNumber) -> bool {
-        !granted && self.wishes.get(wish.into()).change == Asked::Register
+        !granted && self.wished(wish).change == Asked::Register
     }
 
     /// What becomes of a process that was answered, and told whether its lease is there.
@@ -206,50 +177,65 @@ impl Model {
         }
     }
 
-    /// What etcd makes of a request: the world after it, and whether it says that the lease is there.
-    fn serve(&self, world: &World, request: Request) -> (World, bool, Option<&'static str>) {
-        let mut after = *world;
+    pub fn serve(&self, world: &World, request: Request) -> Vec<Served> {
         let (who, lease, wish) = match request {
             Request::Grant(lease) => {
-                after.living |= 1 << lease;
-                return (after, true, None);
+                return vec![(World { living: world.living | 1 << lease, ..*world }, true, None)];
             }
-            Request::Change(who, lease, wish) => (who, lease, self.wishes.get(wish.into())),
+            Request::Change(who, lease, wish) => (who, lease, self.wished(wish)),
         };
         let Wish { change: asked, conditions, .. } = &*wish;
-        let mut looked_at = conditions.iter().filter(|condition| !(self.ignored)(asked, condition));
-        if !looked_at.all(|condition| self.holds(world, condition)) {
-            return (after, true, None);
+        if !conditions.iter().all(|condition| self.holds(world, asked, condition)) {
+            return vec![(*world, true, None)];
         }
-        let revision = self.fresh_revision(world);
-        let mut broken = None;
-        match asked {
-            Asked::Register if !world.lives(lease) => return (after, false, None),
-            Asked::Register => {
-                let key = Key { who, revision, lease };
-                let name = &self.candidate(world, who.into()).name;
-                let place = after.candidates.iter_mut().find(|place| {
-                    place.is_none_or(|old| self.candidate(world, old.who.into()).name == *name)
-                });
-                *place.expect("as many as processes") = Some(key);
-            }
-            Asked::Freeze(list) => {
-                broken = self.broken_by_freezing(world, list);
-                after.list = Some((revision, self.list_number(list)));
-            }
-            Asked::Reset => {
-                if world.list.is_some_and(|(at, _)| !conditions.contains(&Condition::List(at.into()))) {
-                    broken = Some("a reset deletes a list that it was not asked to");
+        if *asked == Asked::Register && !world.lives(lease) {
+            return vec![(*world, false, None)];
+        }
+        let broken = match asked {
+            Asked::Register => self.broken_by_registering(world, who.into()),
+            Asked::Freeze { list, begins_epoch } => self.broken_by_freezing(world, list, *begins_epoch),
+            Asked::Reset(wanted) => self.broken_by_reset(world, epoch_number(*wanted), conditions),
+        };
+        let write = |revision: Revision| {
+            let before_loss = world.before_loss & !(1 << revision);
+            let mut after = World { before_loss, ..*world };
+            match asked {
+                Asked::Register => self.register(&mut after, Key { who, revision, lease }),
+                Asked::Freeze { list, begins_epoch } => {
+                    after.list = Some((revision, self.list_number(list)));
+                    let begun = list.epoch.filter(|_| *begins_epoch);
+                    after.epoch = begun.map(|epoch| (revision, epoch_number(epoch))).or(after.epoch);
                 }
-                after.candidates = [None; 3];
-                (after.list, after.formed, after.handed) = (None, 0, None);
+                Asked::Reset(epoch) => {
+                    after.candidates = [None; 3];
+                    (after.list, after.formed, after.handed) = (None, 0, None);
+                    after.epoch = Some((revision, epoch_number(*epoch)));
+                }
             }
-        }
-        (after, true, broken)
+            (after, true, broken)
+        };
+        let me = &self.candidate(world, who.into()).name;
+        let written = |condition: &Condition| match (asked, condition) {
+            (Asked::Register, Condition::Candidate(name, ..)) => name == me,
+            (Asked::Freeze { .. }, Condition::List(_)) => true,
+            (Asked::Freeze { begins_epoch, .. }, Condition::Epoch(..)) => *begins_epoch,
+            (Asked::Reset(_), Condition::Epoch(..)) => true,
+            _ => false,
+        };
+        self.next_revisions(world, written).into_iter().map(write).collect()
     }
 
-    fn holds(&self, world: &World, condition: &Condition) -> bool {
-        match condition {
+    fn register(&self, world: &mut World, key: Key) {
+        let name = |key: &Key| &self.candidate(world, key.who.into()).name;
+        let same = |place: &Option<Key>| place.is_none_or(|old| name(&old) == name(&key));
+        let place = world.candidates.iter().position(same).expect("as many as processes");
+        world.candidates[place] = Some(key);
+    }
+
+    fn holds(&self, world: &World, asked: &Asked, condition: &Condition) -> bool {
+        let looks = |part| !(self.ignored)(asked, condition, part);
+        // Of a key, the revision and what else is compared; and whether both are as the condition has them.
+        let (same_revision, same_content) = match condition {
             Condition::Candidate(name, revision, lease) => {
                 let key = world
                     .candidates
@@ -257,83 +243,28 @@ impl Model {
                     .flatten()
                     .find(|key| self.candidate(world, key.who.into()).name == *name);
                 let seen = key.map_or((0, None), |key| (i64::from(key.revision), lease_id(key.lease)));
-                seen == (*revision, *lease)
+                (seen.0 == *revision, seen.1 == *lease)
             }
-            Condition::List(revision) => world.list.map_or(0, |(at, _)| i64::from(at)) == *revision,
-            Condition::Formed(revision) => i64::from(world.formed) == *revision,
-            Condition::NobodyAnnounced => !world.announced,
-        }
+            Condition::List(revision) => (world.list.map_or(0, |(at, _)| i64::from(at)) == *revision, true),
+            Condition::Formed(revision) => (i64::from(world.formed) == *revision, true),
+            Condition::Epoch(revision, number) => {
+                let seen = world.epoch.map_or((0, None), |(at, number)| (i64::from(at), Some(epoch(number))));
+                (seen.0 == *revision, number.is_none() || seen.1 == *number)
+            }
+            Condition::NobodyAnnounced => (!world.announced, true),
+        };
+        (same_revision || !looks(Part::Revision)) && (same_content || !looks(Part::Content))
     }
 
-    /// What may go wrong, or be done to the processes and to etcd.
-    pub fn faults(&self, world: &World) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for who in 0..world.processes.len() {
-            let mut with = |what, process: Process, world: &World, broken| {
-                let mut after = *world;
-                after.processes[who] = process;
-                changes.push(change(what, after, broken));
-            };
-            match world.processes[who] {
-                Process::Ended | Process::Done => {
-                    with("it is started again", Process::Looking { session: 0, granted: false }, world, None);
-                }
-                Process::Looking { .. } => with("it is killed", Process::Ended, world, None),
-                Process::Asking { session, granted, .. } => {
-                    let again = Process::Looking { session, granted };
-                    let request = self.request(world, who);
-                    let (served, _, broken) = self.serve(world, request);
-                    with("it asks, and the answer is lost", again, &served, broken);
-                    with("it asks, and the request is lost", again, world, None);
-                    if let Some(late) = world.with_late(request) {
-                        with("it asks, and the request is late", again, &late, None);
-                        with("it asks, and is killed", Process::Ended, &late, None);
-                    }
-                    with("it is killed", Process::Ended, world, None);
-                }
-            }
-        }
-        self.end_leases(world, world.kept() & world.living, "a lease ends that is kept alive", &mut changes);
-        let after = World { announced: !world.announced, ..*world };
-        changes.push(change("somebody is announced, or no longer", after, None));
-        if world.formed == 0 {
-            let after = World { formed: self.fresh_revision(world), ..*world };
-            changes.push(change("a sidekick says that the cluster has formed", after, None));
-        }
-        let (asked, conditions) = bootstrap::reset(&self.view(world));
-        let reset = world.with_late(Request::Change(0, 0, self.wish(&asked, &conditions)));
-        if let Some(after) = reset.filter(|_| !world.announced) {
-            changes.push(change("somebody asks for a reset", after, None));
-        }
-        let lost = World { candidates: [None; 3], list: None, formed: 0, living: 0, handed: None, ..*world };
-        changes.push(change("etcd loses its data", lost, None));
-        changes
-    }
-
-    fn end_leases(&self, world: &World, leases: u32, what: &'static str, changes: &mut Vec<Change>) {
-        for lease in (0..32).filter(|lease| leases & 1 << lease != 0) {
+    pub fn end_leases(&self, world: &World, leases: u32, what: &'static str, changes: &mut Vec<Change>) {
+        for lease in (0..32).filter(|lease: &Lease| leases & 1 << lease != 0) {
             let mut after = *world;
             after.end(lease);
-            changes.push(change(what, after, None));
+            changes.push(self.change(what, after, None));
         }
     }
 
-    /// The smallest number that nothing remembers, so that worlds which differ in names only are one.
-    fn fresh_lease(&self, world: &World, who: usize) -> Lease {
-        let used = self.wishes(world).fold(world.living | world.named(), |used, wish| used | wish.leases);
-        let first = 1 + 8 * u8::try_from(who).expect("a small number");
-        (first..first + 8).find(|lease| used & 1 << lease == 0).expect("eight are enough")
-    }
-
-    fn fresh_revision(&self, world: &World) -> Revision {
-        let mut used: u64 = 1 | 1 << world.formed;
-        used |= world.list.map_or(0, |(revision, _)| 1 << revision);
-        used |= world.candidates.iter().flatten().fold(0, |used, key| used | 1 << key.revision);
-        used |= self.wishes(world).fold(0, |used, wish| used | wish.revisions);
-        u8::try_from(used.trailing_ones()).expect("a small number")
-    }
-
-    pub fn describe(&self, world: &World) -> String {
+    pub fn shown(&self, world: &World) -> String {
         let mut text = String::new();
         for (who, process) in world.processes.iter().enumerate() {
             write!(text, "{:?} {process:?}; ", CASTS[usize::from(world.cast)][who]).expect("a string");
@@ -342,17 +273,10 @@ impl Model {
             write!(text, "asked {:?} if {:?}; ", wish.change, wish.conditions).expect("a string");
         }
         let keys: Vec<Key> = world.candidates.into_iter().flatten().collect();
-        let list = world.list.map(|(revision, list)| (revision, self.lists.get(list.into()).to_string()));
-        write!(text, "keys {keys:?}; list {list:?}; formed {}; ", world.formed).expect("a string");
-        write!(text, "announced {}; late {:?}", world.announced, world.late).expect("a string");
+        let list = world.list.map(|(revision, list)| (revision, self.list(list).to_string()));
+        write!(text, "keys {keys:?}; epoch {:?}; list {list:?}; ", world.epoch).expect("a string");
+        write!(text, "formed {}; announced {}; late {:?}", world.formed, world.announced, world.late)
+            .expect("a string");
         text
     }
-}
-
-fn change(what: &'static str, mut after: World, broken: Option<&'static str>) -> Change {
-    // A lease without a key that nobody will mention again may as well have ended.
-    let mut known: u32 = after.named();
-    known |= after.candidates.iter().flatten().fold(0, |known, key| known | 1 << key.lease);
-    after.living &= known & !1;
-    Change { what, after, broken }
 }

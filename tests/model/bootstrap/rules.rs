@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate_discovery::bootstrap::{Answer, Candidate, List, Registered};
+use crate_discovery::bootstrap::{Answer, Candidate, Condition, List, Registered};
 
 use super::{
     changes::Model,
-    world::{Process, World},
+    numbers::{epoch, epoch_number},
+    world::{EpochNumber, Process, World},
 };
 
 impl Model {
@@ -19,12 +20,46 @@ impl Model {
         if world.formed != 0 {
             return Some("a list is handed out although the cluster has formed");
         }
+        if list.epoch.map(epoch_number) != world.epoch.map(|(_, stored)| stored) {
+            return Some("a list is handed out that is not of the stored epoch");
+        }
         let elsewhere = list.nodes.iter().any(|node| node.name == to.name && node.machine != to.said.machine);
         elsewhere.then_some("a list is handed out to another machine than the listed one")
     }
 
+    /// What no registering may be that etcd acts on in this world.
+    pub fn broken_by_registering(&self, world: &World, who: usize) -> Option<&'static str> {
+        let Candidate { name, said } = self.candidate(world, who);
+        let living = world.candidates.iter().flatten().map(|key| self.candidate(world, key.who.into()));
+        let is_other =
+            |other: &&Candidate| (&other.said.machine, &other.said.boot) != (&said.machine, &said.boot);
+        let replaced = living.filter(|other| other.name == *name).find(is_other);
+        replaced.map(|_| "a candidate is replaced by another host")
+    }
+
+    /// What no reset may be that etcd acts on in this world.
+    pub fn broken_by_reset(
+        &self,
+        world: &World,
+        wanted: EpochNumber,
+        conditions: &[Condition],
+    ) -> Option<&'static str> {
+        if world.epoch.is_some_and(|(_, stored)| stored >= wanted) {
+            return Some("a reset begins no greater epoch");
+        }
+        let (at, _) = world.list?;
+        let stored = world.epoch.map(|(at, stored)| Condition::Epoch(at.into(), Some(epoch(stored))));
+        let is_meant = conditions.contains(&Condition::List(at.into()))
+            && stored.is_none_or(|stored| conditions.contains(&stored));
+        (!is_meant).then_some("a reset deletes a list that it was not asked to")
+    }
+
     /// What no freezing may be that etcd acts on in this world.
-    pub fn broken_by_freezing(&self, world: &World, list: &List) -> Option<&'static str> {
+    pub fn broken_by_freezing(&self, world: &World, list: &List, begins_epoch: bool) -> Option<&'static str> {
+        let stored = world.epoch.map(|(_, stored)| epoch(stored));
+        if begins_epoch == stored.is_some() || stored.is_some_and(|stored| list.epoch != Some(stored)) {
+            return Some("a list is frozen in another epoch than the stored one");
+        }
         if world.announced {
             return Some("a list is frozen while somebody is announced");
         }
@@ -53,7 +88,7 @@ impl Model {
     }
 
     /// What no world may be like in which nothing happens any more.
-    pub fn settled_badly(&self, world: &World) -> Option<&'static str> {
+    pub fn settles_badly(&self, world: &World) -> Option<&'static str> {
         let waiting: Vec<&Candidate> = (0..world.processes.len())
             .filter(|who| matches!(world.processes[*who], Process::Looking { .. }))
             .map(|who| self.candidate(world, who))

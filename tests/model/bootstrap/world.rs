@@ -7,6 +7,8 @@ use crate_discovery::etcd::LeaseId;
 pub type Lease = u8;
 /// What etcd numbers a write with; 0 when a key is absent.
 pub type Revision = u8;
+/// An epoch, as a small number: only which one is greater matters.
+pub type EpochNumber = u8;
 /// A list by number, in the order in which they were met.
 pub type ListNumber = u8;
 /// A change and its conditions by number, in the order in which they were met.
@@ -57,10 +59,13 @@ pub struct World {
     pub processes: [Process; 3],
     /// In the order in which their names came; those that are there come first.
     pub candidates: [Option<Key>; 3],
+    pub epoch: Option<(Revision, EpochNumber)>,
     pub list: Option<(Revision, ListNumber)>,
     pub formed: Revision,
     pub announced: bool,
     pub living: u32,
+    /// Revisions from before a loss of data that a request remembers: a store that counts anew gives each again.
+    pub before_loss: u64,
     /// Sent, given up on, and not arrived; sorted, so that worlds coincide.
     pub late: [Option<Request>; 2],
     /// The list that somebody was given since the last reset.
@@ -73,10 +78,12 @@ impl World {
             cast: u8::try_from(cast).expect("a small number"),
             processes: [Process::Looking { session: 0, granted: false }; 3],
             candidates: [None; 3],
+            epoch: None,
             list: None,
             formed: 0,
             announced: false,
             living: 0,
+            before_loss: 0,
             late: [None; 2],
             handed: None,
         }
