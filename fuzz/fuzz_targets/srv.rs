@@ -9,6 +9,7 @@ use crate_discovery::{
     publish::srv::{
         answer::{Transport, answer},
         name::ServiceName,
+        records::Records,
     },
     snapshot::{Node, Snapshot},
 };
@@ -29,7 +30,7 @@ fuzz_target!(|input: (&[u8], &str, u16, u16)| {
         .cycle()
         .take(hosts.len() * usize::from(copies % 1024))
         .map(|host| Node { host: host.clone(), announcement: announcement.clone() });
-    let snapshot = Snapshot::new(1, nodes.collect());
+    let records = Records::of(&Snapshot::new(1, nodes.collect()));
 
     // As it came, behind a header that is in order, and written over CrateDB's query somewhere.
     let framed = [&CRATE_DB_QUERY[..12], query].concat();
@@ -38,16 +39,16 @@ fuzz_target!(|input: (&[u8], &str, u16, u16)| {
     changed.splice(at..changed.len().min(at + query.len()), query.iter().copied());
     for query in [query, &framed, &changed] {
         for transport in [Transport::Udp, Transport::Tcp] {
-            for snapshot in [None, Some(&snapshot)] {
-                judge(query, snapshot, transport, start.into());
+            for records in [None, Some(&records)] {
+                judge(query, records, transport, start.into());
             }
         }
     }
 });
 
-fn judge(query: &[u8], snapshot: Option<&Snapshot>, transport: Transport, start: usize) {
+fn judge(query: &[u8], records: Option<&Records>, transport: Transport, start: usize) {
     let service = ServiceName::default();
-    let Some(answer) = answer(query, &service, snapshot, transport, start) else { return };
+    let Some(answer) = answer(query, &service, records, transport, start) else { return };
     let asked = Packet::parse(query).expect("what cannot be read is not answered");
     assert!(!asked.has_flags(PacketFlag::RESPONSE), "an answer to an answer");
     let limit = match (transport, asked.opt()) {
@@ -62,5 +63,5 @@ fn judge(query: &[u8], snapshot: Option<&Snapshot>, transport: Transport, start:
     assert!(reply.questions[0].qname.as_bytes().eq(asked.questions[0].qname.as_bytes()), "another question");
     let is_ours = reply.questions[0].qname.to_string().eq_ignore_ascii_case(&service.to_string());
     assert!(reply.answers.len() <= 1 || is_ours, "records for what we do not serve");
-    assert!(snapshot.is_some() || reply.answers.is_empty(), "records from nowhere");
+    assert!(records.is_some() || reply.answers.is_empty(), "records from nowhere");
 }

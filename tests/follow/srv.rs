@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -10,11 +10,16 @@ use rustix::process::Signal;
 use crate::{
     delete, put,
     support::{
-        AT_ONCE, PATIENCE, SLACK,
+        AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
         daemon::{Daemon, announce, watch},
         dns::seeds,
         etcd::Etcd,
-        eventually_eq, free_port, key_of, stays,
+        eventually, eventually_eq, free_port,
+        greedy::Greedy,
+        key_of,
+        observer::Raw,
+        stays,
+        witness::Witness,
     },
 };
 
@@ -96,4 +101,35 @@ fn taken_port_is_said_once_and_costs_the_announcement_nothing() {
     drop(holder);
     answers(server, &["h1"], PATIENCE);
     assert_eq!(announcer.lines("feeds: no SRV answers yet").len(), 1, "{}", announcer.stderr());
+}
+
+#[test]
+fn pipelining_clients_and_a_flood_delay_no_renewal() {
+    let etcd = Etcd::start();
+    let (server, arg) = address();
+    let mut announcer = Daemon::announced(&etcd, "h1", &["--srv", &arg]);
+    let witness = Witness::start(std::slice::from_ref(&etcd), &key_of("h1"));
+    let everybody =
+        (0..10_000).map(|i| (key_of(&format!("node-{i:05}.crate.example.org")), DEFAULT_VALUE.to_owned()));
+    Raw::connect(&etcd).put_all(everybody);
+    eventually("answers are full", PATIENCE, || match seeds(server)?.len() {
+        1000.. => Ok(()),
+        few => Err(format!("{few} hosts")),
+    });
+    let greedy = Greedy::start(server, 30);
+    let lease = etcd.key(&key_of("h1")).unwrap().lease;
+    let began = Instant::now();
+    while began.elapsed() < 4 * TTL {
+        // "lease 694d… granted with TTL(5s), remaining(4s)": it is renewed every third of the TTL.
+        let told = etcd.lease(lease);
+        let left =
+            told.split("remaining(").nth(1).and_then(|rest| rest.split('s').next()?.parse::<u64>().ok());
+        assert!(left.is_some_and(|left| left >= 2), "{told}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    drop(greedy);
+    assert_eq!(witness.worst_absence(), Duration::ZERO);
+    assert_eq!(witness.history().len(), 1, "the key was written again");
+    assert_eq!(announcer.lines("endpoint left"), Vec::<String>::new());
+    assert_eq!(announcer.end(Signal::TERM, AT_ONCE + SLACK), 0);
 }

@@ -1,35 +1,32 @@
 //! A query in, an answer out, and nothing else: no socket, no clock, no chance.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use simple_dns::{
-    CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE, header_buffer,
-    rdata::{A, AAAA, OPT, RData, SRV},
+    CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE, header_buffer,
 };
 
-use super::name::{ServiceName, Target, literal};
-use crate::snapshot::{Node, Snapshot};
+use super::{
+    name::{ServiceName, literal},
+    records::{Records, asked_address},
+};
 
-/// Seconds that an answer may be kept: none, because the next snapshot may be different.
-const TTL: u32 = 0;
 /// Bytes of a UDP answer to a query without EDNS(0), and the least that EDNS(0) can offer (RFC 6891,
 /// section 6.2.3).
 const SMALLEST_UDP: u16 = 512;
 /// Bytes of any UDP answer: what crosses every network unfragmented (DNS Flag Day 2020), and all that
 /// a query with a forged sender can get out of us.
 const LARGEST_UDP: u16 = 1232;
-/// Bytes of a TCP answer. A length of two bytes would allow one more, but then Netty's decoder, and so
-/// CrateDB, refuses the frame (`TcpDnsResponseDecoder`: 64 KiB with the length).
-const LARGEST_TCP: usize = 65_534;
+/// Bytes of any answer, and so of one over TCP. A length of two bytes would allow one more, but then Netty's decoder,
+/// and so CrateDB, refuses the frame (`TcpDnsResponseDecoder`: 64 KiB with the length).
+pub(super) const LARGEST: usize = 65_534;
 
 /// Bytes of a message's header (RFC 1035, section 4.1.1).
 const HEADER: usize = 12;
 /// Bytes of the OPT record without options (RFC 6891, section 6.1.2).
 const OPT_RECORD: usize = 11;
-/// Bytes of a record's type, class, TTL and length (RFC 1035, section 4.1.3).
-const RECORD: usize = 10;
-/// Bytes of a name that repeats an earlier one (RFC 1035, section 4.1.4).
-const POINTER: usize = 2;
+/// "This version of EDNS is not spoken here" (RFC 6891, section 9). Eight of its bits are in the OPT record.
+const BADVERS: u16 = 16;
 
 /// What carries the query, and so how long the answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +40,14 @@ pub enum Transport {
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The message to send.
+    /// The message to send, with room for two bytes more.
     pub message: Vec<u8>,
     /// How many nodes did not fit into it.
     pub left_out: usize,
 }
 
-/// The answer to `query`, from `snapshot`, to a question about `service`; `None` for what must not be
-/// answered: answers, other kinds of messages, and what cannot be read.
+/// The answer to `query`, from the `records` of a snapshot, to a question about `service`; `None` for what must not
+/// be answered: answers, other kinds of messages, and what cannot be read.
 ///
 /// | question | answer |
 /// | --- | --- |
@@ -59,90 +56,177 @@ pub struct Answer {
 /// | A or AAAA of a target that is an address | that address |
 /// | below the service | NXDOMAIN |
 /// | anything else | REFUSED |
+/// | any, in EDNS of another version than 0 | BADVERS |
 ///
-/// Without a snapshot it is SERVFAIL: "nobody" would be a lie. CrateDB logs no answer, no records,
+/// Without records it is SERVFAIL: "nobody" would be a lie. CrateDB logs no answer, no records,
 /// NXDOMAIN and SERVFAIL alike, as "DNS lookup exception", and asks again a second later (Netty's
 /// `DnsResolveContext.finishResolve` makes an `UnknownHostException` of each).
 ///
 /// Where not all nodes fit, the answer has those from the node number `start` on, and around the end:
 /// with a `start` by chance every node is heard of sooner or later, and none is asked by all. Over UDP
 /// it is then marked as truncated. CrateDB 6.2 asks again over TCP; an older one takes what is there.
+///
+/// The time that it takes does not grow with the number of nodes, only with the bytes of the answer.
 pub fn answer(
     query: &[u8],
     service: &ServiceName,
-    snapshot: Option<&Snapshot>,
+    records: Option<&Records>,
     transport: Transport,
     start: usize,
 ) -> Option<Answer> {
-    let mut query = read(query)?;
-    let limit = match (transport, query.opt()) {
-        (Transport::Tcp, _) => LARGEST_TCP,
-        (Transport::Udp, None) => SMALLEST_UDP.into(),
-        (Transport::Udp, Some(opt)) => opt.udp_packet_size.clamp(SMALLEST_UDP, LARGEST_UDP).into(),
-    };
-    let question = query.questions.pop()?;
-    let mut reply = Packet::new_reply(query.id());
-    if query.has_flags(PacketFlag::RECURSION_DESIRED) {
-        reply.set_flags(PacketFlag::RECURSION_DESIRED);
-    }
-    if query.opt().is_some() {
-        // There is no version but 0, and simple-dns 0.13 reads it from the bits of DO.
-        *reply.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: LARGEST_UDP, version: 0 });
-    }
-
-    let is_internet = question.qclass == QCLASS::CLASS(CLASS::IN) && !question.unicast_response;
-    let asks = |wanted: TYPE| question.qtype == QTYPE::TYPE(wanted);
-    let mut left_out = 0;
-    let code = match (Subject::of(&question.qname, service), snapshot) {
-        _ if !is_internet => RCODE::Refused,
-        (Subject::Below, _) => RCODE::NameError,
-        (Subject::Other, _) => RCODE::Refused,
-        (Subject::Service | Subject::Literal(_), None) => RCODE::ServerFailure,
-        (Subject::Service, Some(snapshot)) => {
-            if asks(TYPE::SRV) || question.qtype == QTYPE::ANY {
-                let taken = HEADER + encoded_len(&question.qname) + 4 + OPT_RECORD;
-                left_out = add_nodes(&mut reply, &question.qname, snapshot.nodes(), limit - taken, start);
-                if left_out > 0 && transport == Transport::Udp {
-                    reply.set_flags(PacketFlag::TRUNCATION);
-                }
+    let query = Query::read(query)?;
+    let room = query.limit(transport) - query.fixed_len();
+    let asks = |wanted: TYPE| query.question.qtype == QTYPE::TYPE(wanted);
+    let mut content = Content::default();
+    match (Subject::of(&query.question.qname, service), records) {
+        _ if query.edns.as_ref().is_some_and(|edns| edns.version != 0) => content.code = BADVERS,
+        _ if !query.is_internet() => content.code = RCODE::Refused as u16,
+        (Subject::Below, _) => content.code = RCODE::NameError as u16,
+        (Subject::Other, _) => content.code = RCODE::Refused as u16,
+        (Subject::Service | Subject::Literal(_), None) => content.code = RCODE::ServerFailure as u16,
+        (Subject::Service, Some(records)) => {
+            if asks(TYPE::SRV) || query.question.qtype == QTYPE::ANY {
+                content.add_nodes(records, room, start);
+                content.is_truncated = content.left_out > 0 && transport == Transport::Udp;
             }
-            RCODE::NoError
         }
-        (Subject::Literal(ip), Some(snapshot)) => {
-            let is_announced =
-                snapshot.nodes().iter().filter_map(Target::of).any(|target| target.ip == Some(ip));
-            if is_announced && asks(if ip.is_ipv4() { TYPE::A } else { TYPE::AAAA }) {
-                reply.answers.push(address(question.qname.clone(), ip));
+        (Subject::Literal(ip), Some(records)) if records.is_announced(ip) => {
+            if asks(if ip.is_ipv4() { TYPE::A } else { TYPE::AAAA }) {
+                let address = asked_address(ip);
+                return Some(query.reply(&Content { answers: [&address, &[]], answer_count: 1, ..content }));
             }
-            if is_announced { RCODE::NoError } else { RCODE::Refused }
         }
-    };
-    if matches!(code, RCODE::NoError | RCODE::NameError) {
-        reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+        (Subject::Literal(_), Some(_)) => content.code = RCODE::Refused as u16,
     }
-    *reply.rcode_mut() = code;
-    reply.questions.push(question);
-    Some(Answer { message: reply.build_bytes_vec_compressed().ok()?, left_out })
+    Some(query.reply(&content))
 }
 
-/// The nodes that no answer can name, because their host is no DNS name.
-pub fn unfit(snapshot: &Snapshot) -> impl Iterator<Item = &Node> {
-    snapshot.nodes().iter().filter(|node| Target::of(node).is_none())
+/// The answer without records to `query` that asks its sender to come back over TCP, whatever the question is; `None`
+/// as for [`answer`]. It is not longer than the query.
+pub(super) fn truncated(query: &[u8]) -> Option<Vec<u8>> {
+    let content = Content { is_truncated: true, ..Content::default() };
+    Some(Query::read(query)?.reply(&content).message)
 }
 
-/// A query of one question and at most one more record, EDNS(0)'s.
-fn read(message: &[u8]) -> Option<Packet<'_>> {
-    // From the header alone: a message of 12 bytes may claim 65,535 records, for which the parser
-    // would make room.
-    let is_plain = !header_buffer::has_flags(message, PacketFlag::RESPONSE).ok()?
-        && header_buffer::questions(message).ok()? == 1
-        && header_buffer::answers(message).ok()? == 0
-        && header_buffer::name_servers(message).ok()? == 0
-        && header_buffer::additional_records(message).ok()? <= 1;
-    if !is_plain {
-        return None;
+/// A query that is in order: one question and at most one more record, EDNS's.
+struct Query<'a> {
+    id: u16,
+    is_recursion_desired: bool,
+    question: Question<'a>,
+    /// The same, byte for byte.
+    asked: &'a [u8],
+    edns: Option<Edns>,
+}
+
+/// What an OPT record says of the message (RFC 6891, section 6.1.3). simple-dns 0.13 reads the version from the bits
+/// of DO.
+struct Edns {
+    /// Bytes of a UDP answer that the asker can take.
+    udp_size: u16,
+    version: u8,
+}
+
+impl<'a> Query<'a> {
+    fn read(message: &'a [u8]) -> Option<Self> {
+        // From the header alone: a message of 12 bytes may claim 65,535 records, for which the parser
+        // would make room.
+        let is_plain = !header_buffer::has_flags(message, PacketFlag::RESPONSE).ok()?
+            && header_buffer::questions(message).ok()? == 1
+            && header_buffer::answers(message).ok()? == 0
+            && header_buffer::name_servers(message).ok()? == 0
+            && header_buffer::additional_records(message).ok()? <= 1;
+        if !is_plain {
+            return None;
+        }
+        let mut packet =
+            Packet::parse(message).ok().filter(|query| query.opcode() == OPCODE::StandardQuery)?;
+        let asked = &message[HEADER..question_end(message)?];
+        let edns = match packet.opt() {
+            Some(_) => Some(Edns::read(&message[HEADER + asked.len()..])?),
+            None => None,
+        };
+        let question = packet.questions.pop()?;
+        let is_recursion_desired = packet.has_flags(PacketFlag::RECURSION_DESIRED);
+        Some(Self { id: packet.id(), is_recursion_desired, question, asked, edns })
     }
-    Packet::parse(message).ok().filter(|query| query.opcode() == OPCODE::StandardQuery)
+
+    fn is_internet(&self) -> bool {
+        self.question.qclass == QCLASS::CLASS(CLASS::IN) && !self.question.unicast_response
+    }
+
+    /// Bytes of the longest answer.
+    fn limit(&self, transport: Transport) -> usize {
+        match (transport, &self.edns) {
+            (Transport::Tcp, _) => LARGEST,
+            (Transport::Udp, None) => SMALLEST_UDP.into(),
+            (Transport::Udp, Some(edns)) => edns.udp_size.clamp(SMALLEST_UDP, LARGEST_UDP).into(),
+        }
+    }
+
+    /// Bytes of the answer that has no records: at most 282.
+    fn fixed_len(&self) -> usize {
+        HEADER + self.asked.len() + if self.edns.is_some() { OPT_RECORD } else { 0 }
+    }
+
+    fn reply(&self, content: &Content<'_>) -> Answer {
+        let [low, high] = [content.code & 0x0f, content.code >> 4];
+        let mut flags = PacketFlag::RESPONSE;
+        let is_ours = [RCODE::NoError as u16, RCODE::NameError as u16].contains(&content.code);
+        flags.set(PacketFlag::AUTHORITATIVE_ANSWER, is_ours);
+        flags.set(PacketFlag::TRUNCATION, content.is_truncated);
+        flags.set(PacketFlag::RECURSION_DESIRED, self.is_recursion_desired);
+        let [first, second] = content.answers;
+        let records = first.len() + second.len() + content.additional.len();
+        let mut message = Vec::with_capacity(self.fixed_len() + records + 2);
+        let mut number = |number: u16| message.extend(number.to_be_bytes());
+        number(self.id);
+        number(flags.bits() | low);
+        number(1);
+        // Not more than there are bytes.
+        number(content.answer_count as u16);
+        number(0);
+        number(content.additional_count as u16 + u16::from(self.edns.is_some()));
+        message.extend(self.asked);
+        message.extend(first);
+        message.extend(second);
+        if self.edns.is_some() {
+            // The name of the root, OPT, what we take, the code's upper bits, version 0, no flags, no options.
+            message.extend([0]);
+            message.extend(u16::from(TYPE::OPT).to_be_bytes());
+            message.extend(LARGEST_UDP.to_be_bytes());
+            message.extend([high as u8, 0, 0, 0, 0, 0]);
+        }
+        message.extend(content.additional);
+        Answer { message, left_out: content.left_out }
+    }
+}
+
+impl Edns {
+    /// From an OPT record, which begins with the name of the root, type and size.
+    fn read(record: &[u8]) -> Option<Self> {
+        match record {
+            &[0, _, _, high, low, _, version, ..] => {
+                Some(Self { udp_size: u16::from_be_bytes([high, low]), version })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where the question ends. There is nothing before it that its name could repeat, so a name that does is not in
+/// order.
+fn question_end(message: &[u8]) -> Option<usize> {
+    let mut at = HEADER;
+    loop {
+        match usize::from(*message.get(at)?) {
+            0 => break,
+            length @ 1..=63 => at += 1 + length,
+            _ => return None,
+        }
+    }
+    // The root, type and class.
+    let end = at + 5;
+    (end <= message.len()).then_some(end)
 }
 
 /// What a question is about.
@@ -168,52 +252,37 @@ impl Subject {
     }
 }
 
-/// Adds a record for each of `nodes`, and then the addresses of those that announced one, as far as
-/// there is `room`, in bytes. Gives how many nodes were left out.
-fn add_nodes<'a>(
-    reply: &mut Packet<'a>,
-    service: &Name<'a>,
-    nodes: &'a [Node],
-    mut room: usize,
-    start: usize,
-) -> usize {
-    // The target of an SRV record is never compressed (RFC 2782).
-    let size = |target: &Target| POINTER + RECORD + 6 + target.encoded_len();
-    let targets = || nodes.iter().filter_map(Target::of);
-    let (count, all) = targets().fold((0, 0), |(count, bytes), target| (count + 1, bytes + size(&target)));
-    let first = if all <= room { 0 } else { start % nodes.len() };
-    let (before, after) = nodes.split_at(first);
-    for target in after.iter().chain(before).filter_map(Target::of) {
-        let Some(rest) = room.checked_sub(size(&target)) else { break };
-        room = rest;
-        let data = SRV { priority: 0, weight: 0, port: target.port, target: target.name() };
-        reply.answers.push(ResourceRecord::new(service.clone(), CLASS::IN, TTL, RData::SRV(data)));
-    }
-    let left_out = count - reply.answers.len();
-    if left_out == 0 {
-        let mut added = BTreeSet::new();
-        for target in targets() {
-            let Some(ip) = target.ip.filter(|ip| !added.contains(ip)) else { continue };
-            let bytes = if ip.is_ipv4() { 4 } else { 16 };
-            let Some(rest) = room.checked_sub(target.encoded_len() + RECORD + bytes) else { break };
-            room = rest;
-            reply.additional_records.push(address(target.name(), ip));
-            added.insert(ip);
+/// What an answer says.
+#[derive(Default)]
+struct Content<'a> {
+    /// The response code, all twelve bits of it.
+    code: u16,
+    is_truncated: bool,
+    /// The answer section, in two pieces.
+    answers: [&'a [u8]; 2],
+    answer_count: usize,
+    additional: &'a [u8],
+    additional_count: usize,
+    left_out: usize,
+}
+
+impl<'a> Content<'a> {
+    /// Adds the nodes, and then the addresses of those that announced one, as far as there is `room`, in bytes.
+    fn add_nodes(&mut self, records: &'a Records, room: usize, start: usize) {
+        let nodes = &records.nodes;
+        let first = if nodes.len() <= room { 0 } else { start % nodes.count() };
+        let (after, after_count) = nodes.from(first, room);
+        let rest = room - after.len();
+        // Around the end, but not past where it began.
+        let is_at_end = first + after_count == nodes.count();
+        let (before, before_count) = if is_at_end { nodes.until(first, rest) } else { (&[][..], 0) };
+        self.answers = [after, before];
+        self.answer_count = after_count + before_count;
+        self.left_out = nodes.count() - self.answer_count;
+        if self.left_out == 0 {
+            (self.additional, self.additional_count) = records.addresses.from(0, rest - before.len());
         }
     }
-    left_out
-}
-
-fn address(name: Name<'_>, ip: IpAddr) -> ResourceRecord<'_> {
-    let data = match ip {
-        IpAddr::V4(ip) => RData::A(A { address: ip.to_bits() }),
-        IpAddr::V6(ip) => RData::AAAA(AAAA { address: ip.to_bits() }),
-    };
-    ResourceRecord::new(name, CLASS::IN, TTL, data)
-}
-
-fn encoded_len(name: &Name<'_>) -> usize {
-    name.as_bytes().map(|label| label.len() + 1).sum::<usize>() + 1
 }
 
 #[cfg(test)]

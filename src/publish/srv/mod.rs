@@ -4,39 +4,50 @@
 //! `SrvUnicastHostsProvider`). [`mod@answer`] decides what is said, this module only listens.
 
 pub mod answer;
+mod limit;
 pub mod name;
+pub mod records;
+mod told;
+mod udp;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
     task::{AbortHandle, JoinSet, yield_now},
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use self::{
-    answer::{Transport, answer, unfit},
+    answer::{Answer, Transport, answer, truncated},
+    limit::Limit,
     name::ServiceName,
+    records::Records,
+    told::Told,
+    udp::{Received, Udp},
 };
-use crate::{
-    host::Host,
-    snapshot::{Snapshot, Snapshots},
-    text::plain_io,
-};
+use crate::{snapshot::Snapshots, text::plain_io};
 
 /// Bytes of the longest query that is read; a question and EDNS(0) need less than 600.
 const LONGEST_QUERY: usize = 4096;
 /// TCP connections at a time. One more ends the oldest, so that no idle client keeps others out.
 const MOST_CONNECTIONS: usize = 32;
+/// Bytes of answers that the kernel keeps for one connection, of which it takes twice as many: one of the longest.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// The same of queries.
+const RECEIVE_BUFFER: u32 = LONGEST_QUERY as u32;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 128;
 /// Longest time for one query and its answer on a TCP connection, from the end of the one before.
 const EXCHANGE: Duration = Duration::from_secs(5);
 /// Between two tries to listen on an address that is not to be had.
@@ -74,7 +85,7 @@ pub struct UnusableAddress {
 /// Closed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    udp: UdpSocket,
+    udp: Udp,
     tcp: TcpListener,
     address: SocketAddr,
     service: ServiceName,
@@ -89,8 +100,8 @@ impl Server {
         let unusable = |transport| {
             move |error: io::Error| UnusableAddress { address, transport, reason: plain_io(&error) }
         };
-        let udp = UdpSocket::bind(address).await.map_err(unusable("UDP"))?;
-        let tcp = TcpListener::bind(address).await.map_err(unusable("TCP"))?;
+        let udp = Udp::bind(address).await.map_err(unusable("UDP"))?;
+        let tcp = listen(address).map_err(unusable("TCP"))?;
         Ok(Self { udp, tcp, address, service })
     }
 
@@ -101,7 +112,7 @@ impl Server {
         let Self { udp, tcp, address, service } = self;
         let reach = if address.ip().is_loopback() { "this machine" } else { "everybody who can reach it" };
         info!(%address, name = %service, "answering SRV for {reach}");
-        let responder = Arc::new(Responder { service, snapshots, told: Mutex::default() });
+        let responder = Arc::new(Responder::new(service, snapshots));
         tokio::select! {
             never = serve_udp(udp, &responder) => never,
             never = serve_tcp(tcp, &responder) => never,
@@ -112,64 +123,98 @@ impl Server {
 /// What all sockets share.
 struct Responder {
     service: ServiceName,
-    snapshots: Snapshots,
-    told: Mutex<Told>,
+    state: Mutex<State>,
+    /// Held for an answer over TCP: between two of them everything else of the program has its turn, however many
+    /// clients ask without a pause.
+    turn: Semaphore,
 }
 
-/// What the log has been told, so that it is told once.
-#[derive(Default)]
-struct Told {
-    /// The revision whose hosts were judged.
-    revision: i64,
-    /// Those of them that no answer can name.
-    unfit: BTreeSet<Host>,
-    /// That not all nodes fit into an answer.
-    is_full: bool,
+struct State {
+    snapshots: Snapshots,
+    /// Of the newest snapshot that was asked for.
+    records: Option<Records>,
+    limit: Limit,
+    told: Told,
 }
 
 impl Responder {
-    fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let snapshot = self.snapshots.borrow();
-        let start = fastrand::usize(..);
-        let answer = answer(query, &self.service, snapshot.as_deref(), transport, start)?;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for host in snapshot.as_deref().map(|snapshot| told.unfit(snapshot)).unwrap_or_default() {
-            warn!(%host, "left out of SRV answers: where it is joined is no DNS name");
+    fn new(service: ServiceName, mut snapshots: Snapshots) -> Self {
+        snapshots.mark_changed();
+        let limit = Limit::new(Instant::now());
+        let state = Mutex::new(State { snapshots, records: None, limit, told: Told::default() });
+        Self { service, state, turn: Semaphore::new(1) }
+    }
+
+    /// The answer to `query`, which came over UDP from `asker`.
+    fn answer_udp(&self, query: &[u8], asker: SocketAddr) -> Option<Vec<u8>> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.limit.allows(asker.ip(), now) {
+            return Some(state.answer(query, &self.service, Transport::Udp)?.message);
         }
-        if transport == Transport::Tcp && told.is_first_full(answer.left_out) {
-            let left_out = answer.left_out;
+        let message = truncated(query)?;
+        if state.told.is_limited_due(now) {
+            let asker = asker.ip();
+            warn!(%asker, "SRV is asked for too often over UDP: answers are empty and ask to come over TCP");
+        }
+        Some(message)
+    }
+
+    /// The answer to `query`, which came over TCP.
+    fn answer_tcp(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        let Answer { message, left_out } = state.answer(query, &self.service, Transport::Tcp)?;
+        if state.told.is_first_full(left_out) {
             warn!(left_out, "not all hosts fit into an SRV answer: each has another part of them");
         }
-        Some(answer.message)
+        Some(message)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
-    /// The hosts of `snapshot` that no answer can name and the log has not been told of.
-    fn unfit(&mut self, snapshot: &Snapshot) -> Vec<Host> {
-        // A query must not cost another walk over ten thousand hosts.
-        if self.revision == snapshot.revision() {
-            return vec![];
+impl State {
+    fn answer(&mut self, query: &[u8], service: &ServiceName, transport: Transport) -> Option<Answer> {
+        self.refresh();
+        if let Some((host, more)) = self.told.unfit(Instant::now()) {
+            warn!(%host, more, "left out of SRV answers: where it is joined is no DNS name");
         }
-        let unfit: BTreeSet<Host> = unfit(snapshot).map(|node| node.host.clone()).collect();
-        let new = unfit.difference(&self.unfit).cloned().collect();
-        (self.revision, self.unfit) = (snapshot.revision(), unfit);
-        new
+        answer(query, service, self.records.as_ref(), transport, fastrand::usize(..))
     }
 
-    /// Whether this is the first time that hosts are left out.
-    fn is_first_full(&mut self, left_out: usize) -> bool {
-        left_out > 0 && !std::mem::replace(&mut self.is_full, true)
+    /// Writes the records anew where there is another snapshot: once for each, and only when somebody asks.
+    fn refresh(&mut self) {
+        let snapshot = self.snapshots.borrow_and_update();
+        if snapshot.has_changed() {
+            // Not both at a time.
+            self.records = None;
+            self.records = snapshot.as_deref().map(Records::of);
+            self.told.judged(self.records.as_ref().map_or(&[], Records::unfit));
+        }
     }
 }
 
-async fn serve_udp(socket: UdpSocket, responder: &Responder) -> Infallible {
+/// A listening socket whose connections keep little in the kernel, which counts as memory of the container.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the connections of the run before it.
+    socket.set_reuseaddr(true)?;
+    // Inherited by each connection (`tcp(7)`).
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn serve_udp(socket: Udp, responder: &Responder) -> Infallible {
     let mut query = vec![0; LONGEST_QUERY];
     loop {
-        match socket.recv_from(&mut query).await {
-            Ok((length, asker)) => {
-                if let Some(message) = responder.answer(&query[..length], Transport::Udp)
-                    && let Err(error) = socket.send_to(&message, asker).await
+        match socket.receive(&mut query).await {
+            Ok(Received { length, asker, asked }) => {
+                if let Some(message) = responder.answer_udp(&query[..length], asker)
+                    && let Err(error) = socket.send(&message, asker, asked).await
                 {
                     debug!(%asker, %error, "failed to send an SRV answer");
                 }
@@ -223,43 +268,15 @@ async fn exchange(stream: &mut TcpStream, responder: &Responder) -> io::Result<b
     }
     let mut query = vec![0; length];
     stream.read_exact(&mut query).await?;
-    let Some(message) = responder.answer(&query, Transport::Tcp) else { return Ok(false) };
+    let answer = {
+        let _turn = responder.turn.acquire().await.map_err(io::Error::other)?;
+        let answer = responder.answer_tcp(&query);
+        yield_now().await;
+        answer
+    };
+    let Some(mut message) = answer else { return Ok(false) };
     let Ok(length) = u16::try_from(message.len()) else { return Ok(false) };
-    stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat()).await?;
-    yield_now().await;
+    message.splice(..0, length.to_be_bytes());
+    stream.write_all(&message).await?;
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{announcement::Announcement, snapshot::Node};
-
-    fn snapshot(revision: i64, hosts: &[&str]) -> Snapshot {
-        let announcement = Announcement::from_json(br#"{"http":4200,"transport":4300}"#).unwrap();
-        let node = |host: &&str| Node { host: host.parse().unwrap(), announcement: announcement.clone() };
-        Snapshot::new(revision, hosts.iter().map(node).collect())
-    }
-
-    #[test]
-    fn the_log_is_told_once_of_each_host_that_is_left_out() {
-        let mut told = Told::default();
-        let mut hears = |revision, hosts: &[&str]| -> Vec<String> {
-            told.unfit(&snapshot(revision, hosts)).iter().map(Host::to_string).collect()
-        };
-        assert_eq!(hears(1, &["a", "b..c"]), ["b..c"]);
-        assert!(hears(1, &["a", "b..c"]).is_empty());
-        assert_eq!(hears(2, &["a", "b..c", "d..e"]), ["d..e"]);
-        assert!(hears(3, &["a"]).is_empty());
-        assert_eq!(hears(4, &["b..c"]), ["b..c"]);
-    }
-
-    #[test]
-    fn the_log_is_told_once_that_answers_are_full() {
-        let mut told = Told::default();
-        assert_eq!(
-            [0, 5, 6, 0, 7].map(|left_out| told.is_first_full(left_out)),
-            [false, true, false, false, false]
-        );
-    }
 }

@@ -77,28 +77,33 @@ impl<'a> Target<'a> {
         let host = node.announcement.address.as_ref().unwrap_or(&node.host);
         let ip = host.ip();
         let text = match ip {
-            Some(IpAddr::V6(ip)) => Cow::Owned(format!("[{ip}]")),
+            Some(ip @ IpAddr::V6(_)) => Cow::Owned(Self::text_of(ip)),
             _ => Cow::Borrowed(host.as_str().strip_suffix('.').unwrap_or(host.as_str())),
         };
         is_name(&text).then(|| Self { text, ip, port: node.announcement.transport.get() })
     }
 
-    /// The target on the wire.
-    pub fn name(&self) -> Name<'a> {
-        match &self.text {
-            Cow::Borrowed(text) => Name::new_unchecked(text),
-            Cow::Owned(text) => Name::new_unchecked(text).into_owned(),
+    /// [`Self::text`] of an address.
+    pub fn text_of(ip: IpAddr) -> String {
+        match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
         }
     }
 
-    /// Bytes of [`Self::name`] when it is not compressed.
+    /// The target as a name: labels of 1 to 63 bytes with dots between them, 253 at most, without the last dot.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Bytes of the name on the wire, where it is not compressed.
     pub fn encoded_len(&self) -> usize {
         // A length in front of each label, instead of a dot between them, and the root.
         self.text.len() + 2
     }
 }
 
-/// The address whose [`Target::name`] this is.
+/// The address whose [`Target::text`] this is.
 pub(super) fn literal(name: &Name<'_>) -> Option<IpAddr> {
     let text = name.to_string();
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
@@ -124,7 +129,7 @@ mod tests {
     }
 
     fn text(host: &str) -> Option<String> {
-        Target::of(&node(host)).map(|target| target.name().to_string())
+        Target::of(&node(host)).map(|target| target.text().to_owned())
     }
 
     #[test]
@@ -167,8 +172,9 @@ mod tests {
         fn an_address_is_read_back_from_its_name(ip in any::<IpAddr>()) {
             let node = node(&ip.to_string());
             let target = Target::of(&node).unwrap();
-            prop_assert_eq!(literal(&target.name()), Some(ip));
-            prop_assert_eq!(target.encoded_len(), target.name().as_bytes().map(|l| l.len() + 1).sum::<usize>() + 1);
+            let name = Name::new_unchecked(target.text());
+            prop_assert_eq!(literal(&name), Some(ip));
+            prop_assert_eq!(target.encoded_len(), name.as_bytes().map(|l| l.len() + 1).sum::<usize>() + 1);
         }
 
         #[test]

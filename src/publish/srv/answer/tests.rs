@@ -1,6 +1,6 @@
 //! What the answers say, judged by another implementation, hickory's.
 
-use std::iter;
+use std::{collections::BTreeSet, iter};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -9,7 +9,10 @@ use hickory_proto::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::announcement::Announcement;
+use crate::{
+    announcement::Announcement,
+    snapshot::{Node, Snapshot},
+};
 
 const SERVICE: &str = "_crate._tcp.crate.local.";
 
@@ -46,7 +49,9 @@ fn with_edns(mut query: Message, size: u16) -> Message {
 
 fn ask(query: &Message, snapshot: Option<&Snapshot>, transport: Transport) -> (Message, Answer) {
     let service = ServiceName::default();
-    let answer = answer(&query.to_vec().unwrap(), &service, snapshot, transport, 0).expect("an answer");
+    let records = snapshot.map(Records::of);
+    let answer =
+        answer(&query.to_vec().unwrap(), &service, records.as_ref(), transport, 0).expect("an answer");
     (Message::from_vec(&answer.message).unwrap(), answer)
 }
 
@@ -95,7 +100,8 @@ fn the_address_and_the_transport_port_are_what_is_joined() {
 #[test]
 fn cratedb_gets_an_answer_to_its_very_query() {
     let snapshot = snapshot(["10.0.0.5", "2001:db8::1", "crate1"]);
-    let answer = answer(CRATE_DB_QUERY, &ServiceName::default(), Some(&snapshot), Transport::Udp, 0).unwrap();
+    let records = Records::of(&snapshot);
+    let answer = answer(CRATE_DB_QUERY, &ServiceName::default(), Some(&records), Transport::Udp, 0).unwrap();
     let reply = Message::from_vec(&answer.message).unwrap();
     assert_eq!(reply.metadata.id, 0x1673);
     assert_eq!(seeds(&reply), ["10.0.0.5:4300", "[2001:db8::1]:4300", "crate1:4300"]);
@@ -204,13 +210,13 @@ fn an_answer_that_just_fits_is_whole_and_one_node_more_is_not() {
 
 #[test]
 fn ten_thousand_nodes_fill_a_tcp_answer_and_all_are_heard_of() {
-    let nodes = many(10_000);
+    let nodes = Records::of(&many(10_000));
     let bytes = query(SERVICE, RecordType::SRV).to_vec().unwrap();
     let (mut heard, mut starts) = (BTreeSet::new(), 0);
     let mut start = 0;
     while heard.len() < 10_000 {
         let answer = answer(&bytes, &ServiceName::default(), Some(&nodes), Transport::Tcp, start).unwrap();
-        assert!((65_400..=LARGEST_TCP).contains(&answer.message.len()), "{}", answer.message.len());
+        assert!((65_400..=LARGEST).contains(&answer.message.len()), "{}", answer.message.len());
         let reply = Message::from_vec(&answer.message).unwrap();
         // Marked as truncated it would be asked for again, and there is nowhere to go.
         assert!(!reply.metadata.truncation);
@@ -239,15 +245,69 @@ fn a_host_that_is_no_name_is_left_out_alone() {
     let (reply, answer) = ask(&query(SERVICE, RecordType::SRV), Some(&nodes), Transport::Udp);
     assert_eq!(seeds(&reply), ["a:4300"]);
     assert_eq!(answer.left_out, 0);
-    assert_eq!(unfit(&nodes).count(), 2);
+    assert_eq!(Records::of(&nodes).unfit().len(), 2);
+}
+
+#[test]
+fn an_edns_version_that_is_not_known_is_told_so() {
+    let nodes = snapshot(["a"]);
+    for (name, records) in [(SERVICE, Some(&nodes)), (SERVICE, None), ("example.com.", Some(&nodes))] {
+        for version in [1, 2, 255] {
+            let mut query = with_edns(query(name, RecordType::SRV), 4096);
+            query.edns.as_mut().unwrap().set_version(version);
+            let (reply, answer) = ask(&query, records, Transport::Udp);
+            let edns = reply.edns.as_ref().expect("an OPT record");
+            assert_eq!((edns.version(), edns.max_payload()), (0, 1232));
+            // Hickory calls it BADSIG, which is TSIG's word for the same number.
+            assert_eq!(u16::from(reply.metadata.response_code), 16, "{version}");
+            assert!(reply.answers.is_empty() && !reply.metadata.authoritative);
+            // The upper eight bits of 16 are 1, and the lower four 0.
+            assert_eq!((answer.message[3] & 0x0f, answer.message[answer.message.len() - 6]), (0, 1));
+        }
+    }
+    // DO is no version, though simple-dns 0.13 takes it for one.
+    let mut query = with_edns(query(SERVICE, RecordType::SRV), 4096);
+    query.edns.as_mut().unwrap().set_dnssec_ok(true);
+    let (reply, _) = ask(&query, Some(&nodes), Transport::Udp);
+    assert_eq!(seeds(&reply), ["a:4300"]);
+}
+
+#[test]
+fn an_answer_beyond_the_limit_is_empty_truncated_and_no_longer_than_the_query() {
+    for query in [query(SERVICE, RecordType::SRV), with_edns(query("example.com.", RecordType::A), 4096)] {
+        let bytes = query.to_vec().unwrap();
+        let message = truncated(&bytes).unwrap();
+        assert_eq!(message.len(), bytes.len());
+        let reply = Message::from_vec(&message).unwrap();
+        assert!(reply.metadata.truncation && reply.metadata.message_type == MessageType::Response);
+        assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+        assert_eq!((reply.metadata.id, &reply.queries), (query.metadata.id, &query.queries));
+        assert!(reply.answers.is_empty() && reply.additionals.is_empty());
+        assert_eq!(reply.edns.is_some(), query.edns.is_some());
+    }
+}
+
+/// What an answer from `start` on holds, in its order, as one that counts says it.
+#[test]
+fn a_part_begins_anywhere_and_goes_around_the_end() {
+    let nodes = Records::of(&many(100));
+    let query = with_edns(query(SERVICE, RecordType::SRV), 1232).to_vec().unwrap();
+    for start in (0..100).chain([100, 250, usize::MAX]) {
+        let answer = answer(&query, &ServiceName::default(), Some(&nodes), Transport::Udp, start).unwrap();
+        let reply = Message::from_vec(&answer.message).unwrap();
+        let expected = (start % 100..1000).map(|n| format!("crate-{:05}.example.com:4300", n % 100));
+        assert!(reply.answers.len() > 20);
+        assert_eq!(seeds(&reply), expected.take(reply.answers.len()).collect::<Vec<_>>(), "{start}");
+    }
 }
 
 #[test]
 fn what_is_no_plain_query_gets_no_answer() {
-    let nodes = snapshot(["a"]);
+    let nodes = Records::of(&snapshot(["a"]));
     let silent = |what: &str, bytes: &[u8]| {
         for transport in [Transport::Udp, Transport::Tcp] {
             assert_eq!(answer(bytes, &ServiceName::default(), Some(&nodes), transport, 0), None, "{what}");
+            assert_eq!(truncated(bytes), None, "{what}");
         }
     };
     let plain = query(SERVICE, RecordType::SRV);
@@ -273,21 +333,28 @@ fn what_is_no_plain_query_gets_no_answer() {
     let mut loops = bytes[..12].to_vec();
     loops.extend(b"\xc0\x0c\x00\x21\x00\x01");
     silent("a name that points to itself", &loops);
-    // Ours own words come back to us, from a spoofed sender: the end of it.
+    loops.truncate(12);
+    loops.extend(b"\x01a\xc0\x02\x00\x21\x00\x01");
+    silent("a name that goes on in the header", &loops);
+    // Our own words come back to us, from a spoofed sender: the end of it.
     let own = answer(&bytes, &ServiceName::default(), Some(&nodes), Transport::Udp, 0).unwrap();
     silent("our own answer", &own.message);
 }
 
 /// What holds of every answer to whatever bytes.
 fn judge(query: &[u8], snapshot: Option<&Snapshot>, transport: Transport, start: usize) {
-    let Some(answer) = answer(query, &ServiceName::default(), snapshot, transport, start) else { return };
+    let records = snapshot.map(Records::of);
+    let Some(answer) = answer(query, &ServiceName::default(), records.as_ref(), transport, start) else {
+        return;
+    };
+    assert!(truncated(query).unwrap().len() <= query.len());
     let simple = Packet::parse(&answer.message).unwrap();
     assert!(simple.has_flags(PacketFlag::RESPONSE) && simple.questions.len() == 1);
     let asked = Packet::parse(query).unwrap();
     assert!(!asked.has_flags(PacketFlag::RESPONSE) && asked.id() == simple.id());
     assert!(asked.questions[0].qname.as_bytes().eq(simple.questions[0].qname.as_bytes()));
     let limit = match (transport, asked.opt()) {
-        (Transport::Tcp, _) => LARGEST_TCP,
+        (Transport::Tcp, _) => LARGEST,
         (Transport::Udp, None) => 512,
         (Transport::Udp, Some(opt)) => opt.udp_packet_size.clamp(512, 1232).into(),
     };
@@ -330,10 +397,11 @@ proptest! {
     #[test]
     fn whatever_fits_is_complete(hosts in hosts(), offer in any::<u16>(), start in any::<usize>()) {
         let nodes = snapshot(&hosts);
-        let fit = nodes.nodes().len() - unfit(&nodes).count();
+        let records = Records::of(&nodes);
+        let fit = nodes.nodes().len() - records.unfit().len();
         let query = with_edns(query(SERVICE, RecordType::SRV), offer).to_vec().unwrap();
         let answer =
-            answer(&query, &ServiceName::default(), Some(&nodes), Transport::Udp, start).unwrap();
+            answer(&query, &ServiceName::default(), Some(&records), Transport::Udp, start).unwrap();
         let reply = Message::from_vec(&answer.message).unwrap();
         prop_assert_eq!(reply.answers.len() + answer.left_out, fit);
         prop_assert_eq!(reply.metadata.truncation, answer.left_out > 0);

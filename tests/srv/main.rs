@@ -1,11 +1,17 @@
 //! DNS SRV over real sockets: asked by `dig`, by hickory's parser, and in CrateDB's own bytes.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod network;
+mod turns;
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
+    future::pending,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     sync::Arc,
     thread,
@@ -40,6 +46,15 @@ struct Feed {
 
 impl Feed {
     fn start(snapshot: Option<Snapshot>) -> Self {
+        Self::start_beside(Ipv4Addr::LOCALHOST.into(), snapshot, pending())
+    }
+
+    /// At this address, with something else on the same thread. The thread is in the caller's namespaces.
+    fn start_beside(
+        ip: IpAddr,
+        snapshot: Option<Snapshot>,
+        other: impl Future<Output = Infallible> + Send + 'static,
+    ) -> Self {
         let (snapshots, receiver) = watch::channel(snapshot.map(Arc::new));
         let (stop, stopped) = oneshot::channel();
         let (bound, address) = std::sync::mpsc::channel();
@@ -47,7 +62,7 @@ impl Feed {
             runtime().block_on(async {
                 // Somebody else may be quicker than we are.
                 let (server, address) = loop {
-                    let address = (Ipv4Addr::LOCALHOST, free_port()).into();
+                    let address = (ip, free_port()).into();
                     if let Ok(server) = bind(address).await {
                         break (server, address);
                     }
@@ -55,6 +70,7 @@ impl Feed {
                 bound.send(address).unwrap();
                 tokio::select! {
                     never = server.run(receiver) => match never {},
+                    never = other => match never {},
                     _ = stopped => {}
                 }
             });
@@ -183,6 +199,18 @@ fn dig_is_told_what_is_not_served() {
     {
         let text = feed.dig(&[name, "SRV"]);
         assert!(text.contains(&format!("status: {status},")) && text.contains("ANSWER: 0,"), "{text}");
+    }
+}
+
+#[test]
+fn dig_is_told_of_an_edns_version_that_is_not_known() {
+    let feed = Feed::start(Some(snapshot(1, ["crate1"])));
+    for transport in ["+notcp", "+tcp"] {
+        let text = feed.dig(&["+edns=1", "+noednsnegotiation", transport, SERVICE, "SRV"]);
+        assert!(text.contains("status: BADVERS,") && text.contains("EDNS: version: 0,"), "{text}");
+        // That is how it finds the version that is spoken here.
+        let text = feed.dig(&["+edns=1", "+ednsnegotiation", transport, SERVICE, "SRV"]);
+        assert!(text.contains("status: NOERROR,") && text.contains("ANSWER: 1,"), "{text}");
     }
 }
 
