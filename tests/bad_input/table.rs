@@ -216,7 +216,7 @@ pub fn flags() -> Vec<Row> {
         announce(&["--ttl", ""], 2, &["\"--ttl\"", "allowed"]),
         announce(&["--prefix", ""], 2, &["\"--prefix\"", "allowed"]),
         announce(&["--endpoints", ""], 2, &["\"--endpoints\"", "allowed"]),
-        announce(&["--endpoints", "http://a:1,"], 2, &["\"--endpoints\"", "allowed"]),
+        announce(&["--endpoints", "http://a:1,,http://b:1"], 2, &["\"--endpoints\"", "allowed"]),
         announce(&["--check", ""], 2, &["\"--check\"", "allowed"]),
         announce(
             &["--endpoints", "http://a:1,https://b:1"],
