@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod certificates;
 mod checks;
 mod cluster;
 mod crowded;
@@ -18,6 +19,7 @@ mod quiet;
 mod refusals;
 mod rivals;
 mod single;
+mod strangers;
 mod tls;
 mod unreachable;
 mod withdrawal;

@@ -2,6 +2,7 @@
 
 mod file;
 mod junk;
+mod spellings;
 #[path = "../support/mod.rs"]
 mod support;
 
