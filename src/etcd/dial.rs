@@ -169,6 +169,7 @@ impl Line {
     /// A client certificate is judged after the handshake of TLS 1.3, and the alert that says so is mostly overtaken by the
     /// end of the connection.
     fn said(&self, reason: String) -> String {
+        let reason = self.heard.failure().unwrap_or(reason);
         let is_end = words::is_end(&reason);
         let (is_asked, shows) =
             self.tls.as_ref().map_or((false, false), |tls| (tls.is_asked(), tls.shows_certificate()));

@@ -5,12 +5,14 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::rustls;
 
+use super::words::{self, Said};
 use crate::text::escape;
 
 /// So many bytes are kept: the head of a short answer, and the beginning of what it says.
@@ -18,48 +20,59 @@ const KEPT: usize = 512;
 /// So many of another protocol's are shown.
 const SHOWN: usize = 32;
 
-/// The first bytes. A clone is another hold of the same.
+/// The first bytes, and what TLS said at the end. A clone is another hold of the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Heard(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    failure: Option<String>,
+}
 
 impl Heard {
-    fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, bytes: &[u8]) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = &mut self.kept().bytes;
         let room = KEPT.saturating_sub(heard.len());
         heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// A new connection begins.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.kept() = Kept::default();
     }
 
     /// Whether nothing was said.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes().is_empty()
+        self.kept().bytes.is_empty()
+    }
+
+    /// How TLS ended, if it was not in order: the library of HTTP/2 keeps no more than a text of it.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.kept().failure.clone()
     }
 
     /// What is there, where TLS was to be.
     pub(super) fn instead_of_tls(&self) -> Option<String> {
-        match Protocol::of(&self.bytes()) {
+        match Protocol::of(&self.kept().bytes) {
             None => Some(
                 "it closed the connection where TLS begins: where etcd speaks no TLS, use http://".to_owned(),
             ),
             Some(Protocol::Http2 | Protocol::Http1(..)) => Some("it speaks no TLS: use http://".to_owned()),
             Some(Protocol::Tls) => None,
-            Some(other) => other.is_no_etcd(),
+            Some(other) => other.into_refusal(),
         }
     }
 
     /// What is there, where HTTP/2 was to be. None where that is HTTP/2, or nothing was said.
     pub(super) fn instead_of_http2(&self) -> Option<String> {
-        match Protocol::of(&self.bytes())? {
+        match Protocol::of(&self.kept().bytes)? {
             Protocol::Tls | Protocol::Http1(_, true) => Some("it speaks TLS: use https://".to_owned()),
-            other => other.is_no_etcd(),
+            other => other.into_refusal(),
         }
     }
 }
@@ -98,7 +111,7 @@ impl Protocol {
         })
     }
 
-    fn is_no_etcd(self) -> Option<String> {
+    fn into_refusal(self) -> Option<String> {
         match self {
             Self::Http2 | Self::Tls => None,
             Self::Http1(status, _) => Some(is_refused(&status)),
@@ -141,7 +154,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            if !error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                return Poll::Ready(Err(error));
+            }
+            let said = words::of_io(&error);
+            self.heard.kept().failure = Some(said.clone());
+            return Poll::Ready(Err(io::Error::new(error.kind(), Said(said))));
+        }
         let new = buf.filled().get(before..).unwrap_or_default();
         if self.rest > 0 && !new.is_empty() {
             self.heard.add(new);
@@ -238,7 +258,7 @@ mod tests {
     fn no_more_than_the_first_bytes_is_kept() {
         let heard = said(&[b'x'; 2 * KEPT]);
         heard.add(b"more");
-        assert_eq!(heard.bytes().len(), KEPT);
+        assert_eq!(heard.kept().bytes.len(), KEPT);
         assert!(heard.instead_of_http2().unwrap().len() < 200);
     }
 }

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use tokio_rustls::rustls::{
-    self, CertificateError, RootCertStore,
+    RootCertStore,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{Error, PemObject},
@@ -97,12 +97,11 @@ impl<'a> PemFile<'a> {
     pub(super) fn roots(&self) -> Result<Roots, UnusableFile> {
         let mut roots = Roots { store: RootCertStore::empty(), smallest_rsa: None, skipped: Vec::new() };
         for (place, certificate) in self.certificates()?.into_iter().enumerate() {
-            match roots.store.add(certificate) {
-                Ok(()) => {}
-                Err(rustls::Error::InvalidCertificate(CertificateError::BadEncoding)) => {
-                    return Err(self.unusable(format!("certificate {} of it is malformed", place + 1)));
-                }
-                Err(_) => roots.skipped.push(place + 1),
+            if !has_shape_of_one(&certificate) {
+                return Err(self.unusable(format!("certificate {} of it is malformed", place + 1)));
+            }
+            if roots.store.add(certificate).is_err() {
+                roots.skipped.push(place + 1);
             }
         }
         if roots.store.is_empty() {
@@ -144,6 +143,19 @@ fn without_trailer(certificate: CertificateDer<'static>) -> CertificateDer<'stat
     }
 }
 
+/// Whether it is a sequence of what is signed, the algorithm, and the signature (RFC 5280, section 4.1).
+fn has_shape_of_one(certificate: &[u8]) -> bool {
+    let Some((0x30, content, [])) = value(certificate) else { return false };
+    let mut rest = content;
+    for wanted in [0x30, 0x30, 0x03] {
+        match value(rest) {
+            Some((tag, _, after)) if tag == wanted => rest = after,
+            _ => return false,
+        }
+    }
+    rest.is_empty()
+}
+
 /// The size of the RSA key in a SubjectPublicKeyInfo (RFC 3279, section 2.3.1), or in the content of one, as a trust anchor
 /// has it. None for other keys.
 pub(super) fn rsa_bits(key_info: &[u8]) -> Option<usize> {
@@ -182,4 +194,63 @@ fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     };
     let (content, rest) = rest.split_at_checked(length)?;
     Some((tag, content, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use proptest::prelude::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn root() -> String {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    /// As a certificate, but of a version that there is not.
+    fn odd() -> String {
+        let good = CertificateDer::from_pem_slice(root().as_bytes()).unwrap();
+        let mut der = good.to_vec();
+        let version = der.windows(5).position(|part| part == [0xa0, 3, 2, 1, 2]).unwrap();
+        der[version + 4] = 9;
+        let text = BASE64_STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
+    fn roots(bundle: &str) -> Result<Roots, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bundle).unwrap();
+        let file = PemFile::read("--cacert", file.path()).unwrap();
+        file.roots().map_err(|unusable| unusable.reason)
+    }
+
+    #[test]
+    fn root_that_cannot_be_used_is_left_out_beside_a_good_one() {
+        let bundle = roots(&format!("{}{}{}", root(), odd(), root())).unwrap();
+        assert_eq!((bundle.store.len(), bundle.skipped), (2, vec![2]));
+        assert_eq!(roots(&odd()).err().unwrap(), "none of its certificates can be a root");
+    }
+
+    #[test]
+    fn block_that_is_no_certificate_is_named() {
+        let good = root();
+        let wrong = |block: &str| roots(&format!("{good}{block}")).err().unwrap();
+        let block = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        assert_eq!(wrong(&block("bm90")), "certificate 2 of it is malformed");
+        assert_eq!(wrong(&block("!")), "certificate 2 of it is no base64");
+        assert_eq!(wrong("-----BEGIN CERTIFICATE-----\nbm90\n"), "certificate 2 of it has no end");
+        assert_eq!(roots("").err().unwrap(), "it holds no PEM certificate");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_of_keys_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = rsa_bits(&bytes);
+            let _ = has_shape_of_one(&bytes);
+            let _ = without_trailer(bytes.into());
+        }
+    }
 }

@@ -60,11 +60,13 @@ pub(super) fn of_cause(error: &(dyn StdError + 'static)) -> String {
             return of_tls(tls, &[]);
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // What is in an error of I/O is not in its chain.
             match io.get_ref() {
-                Some(inner) if inner.downcast_ref::<rustls::Error>().is_some() => return of_io(io),
-                _ if io.raw_os_error().is_some() => return of_io(io),
-                _ if io.source().is_none() => return of_io(io),
+                // What is in an error of I/O is not in its chain.
+                Some(inner) if inner.is::<Said>() || inner.is::<rustls::Error>() => {
+                    cause = inner;
+                    continue;
+                }
+                _ if io.raw_os_error().is_some() || io.source().is_none() => return of_io(io),
                 _ => {}
             }
         }
@@ -231,4 +233,57 @@ fn of_names(expected: &str, presented: &[String]) -> String {
     }
     let hint = if too_wide { " (a * counts only before two more labels)" } else { "" };
     format!("is not valid for \"{expected}\", only for {}{hint}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{InvalidMessage, OtherError, PeerIncompatible, pki_types::ServerName};
+
+    use super::*;
+
+    #[test]
+    fn what_a_library_says_is_replaced_or_cut_short() {
+        for end in [
+            io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof"),
+            io::Error::new(io::ErrorKind::BrokenPipe, "stream closed because of a broken pipe"),
+            io::Error::other("operation was canceled"),
+        ] {
+            assert_eq!(of_cause(&end), CLOSED);
+        }
+        assert_eq!(of_cause(&io::Error::from_raw_os_error(111)), "connection refused");
+        assert_eq!(of_cause(&io::Error::other(Said("ours".to_owned()))), "ours");
+        let long = of_cause(&io::Error::other(format!("Frame {{ {}\u{1b} }}", "x".repeat(1000))));
+        assert!(long.starts_with("the connection failed (") && long.len() < 100, "{long}");
+        assert!(!of_cause(&io::Error::other("a\u{1b}[0m")).contains('\u{1b}'));
+    }
+
+    /// However rustls shows an error, none of it is shown.
+    #[test]
+    fn each_error_of_tls_has_words_of_its_own() {
+        let name = ServerName::try_from("a.example").unwrap();
+        let names = CertificateError::NotValidForNameContext {
+            expected: name.to_owned(),
+            presented: vec!["DnsName(\"b.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()],
+        };
+        let rows = [
+            (names.into(), "is not valid for \"a.example\", only for b.example, 10.0.0.1"),
+            (CertificateError::Other(OtherError(Arc::new(WeakKey(1024)))).into(), "an RSA key of 1024 bits"),
+            (CertificateError::BadEncoding.into(), "malformed"),
+            (CertificateError::ApplicationVerificationFailure.into(), "is invalid"),
+            (rustls::Error::AlertReceived(AlertDescription::CertificateExpired), "(expired)"),
+            (rustls::Error::AlertReceived(AlertDescription::Unknown(200)), "alert 200"),
+            (rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon), "TLS 1.2 or 1.3"),
+            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), "no TLS"),
+            (rustls::Error::General("of no use".to_owned()), "TLS failed"),
+        ];
+        for (error, words) in rows {
+            let shown = of_tls(&error, &[]);
+            assert!(shown.contains(words), "{words:?} is not in {shown:?}");
+            assert!(!shown.contains(&error.to_string()), "{shown}");
+        }
+        let skipped = of_tls(&CertificateError::UnknownIssuer.into(), &[2, 5]);
+        assert!(skipped.ends_with("of which certificate 2 cannot be used, and 1 more"), "{skipped}");
+    }
 }

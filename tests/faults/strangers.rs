@@ -76,16 +76,19 @@ fn answers(headers: &'static [u8]) -> SocketAddr {
     })
 }
 
-/// A TLS terminator that names no protocol (ALPN), before `behind`; without one it closes at once.
+/// A TLS terminator that names no protocol (ALPN), before `behind`. Without one it speaks HTTP/2, and closes at once.
 fn terminator(files: &Files, behind: Option<u16>) -> SocketAddr {
     let cert = CertificateDer::from_pem_file(&files.cert).unwrap();
     let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![cert], key)
         .unwrap();
+    if behind.is_none() {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
