@@ -56,7 +56,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 /// `known` and P-521. Made once for a process: what is in it is never freed.
 fn with_p521(known: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     let all = known.all.iter().copied().chain([P521_SHA256, P521_SHA384, P521_SHA512]).collect::<Vec<_>>();
-    // TLS 1.3 takes only the first algorithm of a scheme, TLS 1.2 each: there the scheme does not fix the curve.
+    // TLS 1.3 takes only the first algorithm of a scheme, TLS 1.2 each: there the scheme does not fix the curve, and a
+    // server in Go with a P-521 key signs by the first scheme that we name.
     let mut mapping = known.mapping.to_vec();
     for (scheme, algorithms) in &mut mapping {
         let p521 = match scheme {
@@ -132,6 +133,14 @@ mod tests {
             schemes.split_last(),
             Some((&SignatureScheme::ECDSA_NISTP521_SHA512, &*rings.supported_schemes()))
         );
+        for (scheme, algorithms) in ours.mapping {
+            let has_p521 = algorithms.iter().any(|one| one.public_key_alg_id() == alg_id::ECDSA_P521);
+            assert_eq!(
+                has_p521,
+                format!("{scheme:?}").starts_with("ECDSA_"),
+                "{scheme:?}: TLS 1.2 does not fix the curve"
+            );
+        }
         for ((_, ours), (_, rings)) in ours.mapping.iter().zip(rings.mapping) {
             assert_eq!(ours[0].public_key_alg_id(), rings[0].public_key_alg_id());
         }
