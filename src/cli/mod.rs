@@ -5,6 +5,7 @@ mod error;
 mod feeds;
 mod validate;
 mod values;
+mod variables;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -112,7 +113,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         .try_get_matches_from(arguments)
         .and_then(|matches| args::Cli::from_arg_matches(&matches));
     match parsed {
-        Ok(cli) => match validate::validate(cli, unknown_variables(&command)) {
+        Ok(cli) => match validate::validate(cli, variables::unknown(&command)) {
             Ok(invocation) => Outcome::Run(Box::new(invocation)),
             Err(message) => Outcome::Reject(format!("error: {message}\n")),
         },
@@ -125,23 +126,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
 fn command() -> Command {
     feeds::with_variables(args::Cli::command()).mut_subcommands(|verb| {
         verb.mut_args(|arg| {
-            let is_empty =
-                arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|v| v.is_empty()));
-            if is_empty { arg.env(None::<&'static str>) } else { arg }
+            if arg.get_env().is_some_and(variables::is_unset) { arg.env(None::<&'static str>) } else { arg }
         })
     })
-}
-
-/// A misspelt variable would otherwise do nothing, silently: a check that is never made, say.
-fn unknown_variables(command: &Command) -> Vec<String> {
-    let known: Vec<_> =
-        command.get_subcommands().flat_map(Command::get_arguments).filter_map(|arg| arg.get_env()).collect();
-    let set = std::env::vars_os().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
-    set.filter(|name| {
-        name.to_string_lossy().starts_with("CRATE_DISCOVERY_") && !known.contains(&name.as_os_str())
-    })
-    .map(|name| format!("the variable {name:?} is unknown and does nothing"))
-    .collect()
 }
 
 #[cfg(test)]

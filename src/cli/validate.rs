@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
-use super::{Announce, Invocation, Status, Verb, args, values};
+use super::{Announce, Invocation, Status, Verb, args, values, variables};
 use crate::{
     announcement::Announcement,
     etcd::{
@@ -158,6 +158,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
         log,
         log_format,
     } = connection;
+    let [cacert, cert, key] = [cacert, cert, key].map(|path| path.map(variables::bare_path));
     let identity = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
@@ -224,10 +225,12 @@ fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<
         };
     };
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let is_of_variable = variable("ETCDCTL_USER").is_some_and(|value| value == user);
+    let user = if is_of_variable { variables::bare(&user).to_owned() } else { user };
     let (user, in_user) = match user.split_once(':') {
         None => (user, None),
         // Only from the variable: a command line is in `ps` for everybody.
-        Some((name, password)) if variable("ETCDCTL_USER").is_some_and(|value| value == user) => {
+        Some((name, password)) if is_of_variable => {
             (name.to_owned(), Some(password.to_owned()).filter(|password| !password.is_empty()))
         }
         Some(_) => {

@@ -387,22 +387,11 @@ impl Connection {
         self.outage.accepted(&self.contact.endpoint());
     }
 
-    /// A client certificate is judged after the handshake of TLS 1.3, and the alert that says so is
-    /// mostly overtaken by the end of the connection.
+    /// Of a member that never answered more can be said than that it ended.
     fn explain(&self, error: Error) -> Error {
-        let ended = ["closed", "canceled", "broken pipe", "reset"];
-        match error {
-            Error::Unavailable(reason)
-                if !self.proven
-                    && self.round.target().is_some_and(|target| target.endpoint.is_https())
-                    && !reason.contains("certificate")
-                    && ended.iter().any(|end| reason.contains(end)) =>
-            {
-                Error::Unavailable(format!(
-                    "{reason}, as when etcd does not accept our certificate: check \"--cert\" and \"--key\""
-                ))
-            }
-            other => other,
+        match &self.client {
+            Some(client) if !self.proven => client.explain(error),
+            _ => error,
         }
     }
 

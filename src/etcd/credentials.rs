@@ -1,7 +1,8 @@
 //! TLS files and the password, read anew at every login so that rotation needs no restart.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -11,19 +12,18 @@ use std::{
     },
 };
 
-use etcd_client::{Certificate, Identity, TlsOptions};
-use tokio_rustls::rustls::{
-    self, ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
-
+use tokio_rustls::rustls::{self, sign::CertifiedKey};
 use tracing::warn;
 
+use super::{
+    crypto,
+    pem::{PemFile, Roots},
+    tls::Tls,
+};
 use crate::text::plain_io;
 
-/// Far longer than the roots of any system.
-const LONGEST: u64 = 1 << 20;
+/// Longest file that is read, in bytes; the bundle of all public roots has 0.2 MiB.
+const LONGEST: u64 = 1024 * 1024;
 
 /// Where the TLS material is. Empty means: no TLS flag was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,51 +89,45 @@ impl TlsFiles {
         *self != Self::default()
     }
 
-    /// Reads the files.
+    /// Reads the files. Blocks.
     ///
     /// # Errors
     /// [`UnusableFile`] names the file that is missing, holds no PEM of its kind, or does not fit
     /// the others.
-    pub fn read(&self) -> Result<TlsOptions, UnusableFile> {
-        // The client library takes PEM text and reports neither which file nor what is wrong with
-        // it, so the same bytes go through rustls first.
-        let mut options = TlsOptions::new();
-        let mut roots = RootCertStore::empty();
-        match &self.cacert {
-            None => options = options.with_enabled_roots(),
-            Some(path) => {
-                let file = PemFile::read("--cacert", path)?;
-                for certificate in file.certificates()? {
-                    roots
-                        .add(certificate)
-                        .map_err(|e| file.unusable(format!("it holds no valid certificate ({e})")))?;
-                }
-                options = options.ca_certificate(Certificate::from_pem(&file.pem));
-            }
-        }
-        if let Some((cert, key)) = &self.identity {
-            let (cert, key) = (PemFile::read("--cert", cert)?, PemFile::read("--key", key)?);
-            let chain = cert.certificates()?;
-            let private_key = PrivateKeyDer::from_pem_slice(&key.pem)
-                .map_err(|_| key.unusable("it holds no PEM private key"))?;
-            ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|e| cert.unusable(e.to_string()))?
-                .with_root_certificates(roots)
-                .with_client_auth_cert(chain, private_key)
-                .map_err(|error| match error {
-                    rustls::Error::InconsistentKeys(_) => {
-                        key.unusable("it is not the key of the \"--cert\" file")
-                    }
-                    rustls::Error::InvalidCertificate(why) => {
-                        cert.unusable(format!("it holds no valid certificate ({why:?})"))
-                    }
-                    other => key.unusable(format!("it cannot be used: {other}")),
-                })?;
-            options = options.identity(Identity::from_pem(&cert.pem, &key.pem));
-        }
-        Ok(options)
+    pub(super) fn read(&self) -> Result<Tls, UnusableFile> {
+        let (option, path, roots) = match &self.cacert {
+            Some(path) => ("--cacert", path.clone(), PemFile::read("--cacert", path)?.roots()?),
+            None => ("system's roots", PathBuf::from("/etc/ssl/certs"), Roots::of_the_system()),
+        };
+        let identity = match &self.identity {
+            Some((cert, key)) => Some(identity(cert, key)?),
+            None => None,
+        };
+        Tls::new(roots, identity).ok_or_else(|| {
+            let reason = "there is none to trust: set \"--cacert\"".to_owned();
+            UnusableFile { option, path, reason }
+        })
     }
+}
+
+/// Our certificate and its key.
+fn identity(cert: &Path, key: &Path) -> Result<CertifiedKey, UnusableFile> {
+    let (cert, key) = (PemFile::read("--cert", cert)?, PemFile::read("--key", key)?);
+    let (chain, private_key) = (cert.certificates()?, key.private_key()?);
+    // RFC 5480, section 2.1.1.1: secp521r1.
+    let is_p521 = private_key.secret_der().windows(7).any(|part| part == b"\x06\x05\x2b\x81\x04\x00\x23");
+    CertifiedKey::from_der(chain, private_key, &crypto::provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => key.unusable("it is not the key of the \"--cert\" file"),
+        rustls::Error::InvalidCertificate(_) => cert.unusable("it holds no valid certificate"),
+        _ => key.unusable(format!(
+            "{}: allowed is RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, or Ed25519",
+            if is_p521 {
+                "it is a P-521 key, which we cannot sign with"
+            } else {
+                "we cannot sign with its key"
+            },
+        )),
+    })
 }
 
 impl Login {
@@ -171,35 +165,6 @@ impl Login {
     }
 }
 
-/// The bytes of one PEM file, and how to complain about it.
-struct PemFile<'a> {
-    option: &'static str,
-    path: &'a Path,
-    pem: Vec<u8>,
-}
-
-impl<'a> PemFile<'a> {
-    fn read(option: &'static str, path: &'a Path) -> Result<Self, UnusableFile> {
-        let mut file = Self { option, path, pem: Vec::new() };
-        file.pem = read_file(path).map_err(|e| file.unusable(plain_io(&e)))?;
-        Ok(file)
-    }
-
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, UnusableFile> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&self.pem)
-            .collect::<Result<_, _>>()
-            .map_err(|e| self.unusable(format!("it is malformed: {e}")))?;
-        if certificates.is_empty() {
-            return Err(self.unusable("it holds no PEM certificate"));
-        }
-        Ok(certificates)
-    }
-
-    fn unusable(&self, reason: impl Into<String>) -> UnusableFile {
-        UnusableFile { option: self.option, path: self.path.to_owned(), reason: reason.into() }
-    }
-}
-
 /// Whether the mode of the file and of all directories above it let everybody in. Where that cannot be found out, not.
 fn is_exposed(path: &Path) -> bool {
     let grants =
@@ -209,17 +174,17 @@ fn is_exposed(path: &Path) -> bool {
     })
 }
 
-/// Reads a regular file: a pipe or a device could keep us from keeping the lease alive.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a regular file: a pipe or a device could keep us from keeping the lease alive. One that is longer than any file
+/// of its kind is refused.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let kind = fs::metadata(path)?;
-    if kind.is_file() || kind.is_dir() {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > LONGEST {
-            return Err(io::Error::other("it is longer than 1 MiB"));
-        }
-        Ok(bytes)
-    } else {
-        Err(io::Error::other("it is no regular file"))
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::other("it is no regular file"));
     }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::other("it is too long: allowed is 1 MiB"));
+    }
+    Ok(bytes)
 }

@@ -39,14 +39,22 @@ impl fmt::Display for Endpoint {
 }
 
 /// Parses a comma-separated list of `http(s)://host:port` or `host:port`, which is https when
-/// `tls_given` and http otherwise. Gives endpoints, all of one scheme, each once.
+/// `tls_given` and http otherwise. Gives endpoints, all of one scheme, each once. Taken as etcdctl takes it: quotes
+/// around an item or the whole (`docker --env-file` keeps them), white space, a comma at the end, a scheme in upper case.
 ///
 /// # Errors
 /// A sentence that names the bad item (unless it could hold a password) and what is allowed.
 pub fn parse_endpoints(list: &str, tls_given: bool) -> Result<Vec<Endpoint>, String> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
-    for item in list.split(',') {
-        let endpoint = parse_endpoint(item.trim(), tls_given)?;
+    let around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+    let items: Vec<_> = list.split(',').map(|item| item.trim_matches(around)).collect();
+    let count = match items.as_slice() {
+        // An empty one is said to be none.
+        [_, .., ""] => items.len() - 1,
+        _ => items.len(),
+    };
+    for item in &items[..count] {
+        let endpoint = parse_endpoint(item, tls_given)?;
         if !endpoints.contains(&endpoint) {
             endpoints.push(endpoint);
         }
@@ -70,7 +78,8 @@ fn parse_endpoint(item: &str, tls_given: bool) -> Result<Endpoint, String> {
     }
     let wrong = |why: &str| format!("endpoint {item:?} {why}: {ALLOWED}");
     let (scheme, authority) = match item.split_once("://") {
-        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => ("https", rest),
         Some(_) => return Err(wrong("has another scheme")),
         None => (if tls_given { "https" } else { "http" }, item),
     };
@@ -109,11 +118,31 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_are_spelt_as_etcdctl_takes_them() {
+        let both = ["http://a:1", "http://b:2"];
+        for list in [
+            "a:1,b:2,",
+            "\"http://a:1,http://b:2\"",
+            "\"http://a:1\",\"http://b:2\"",
+            "'a:1,b:2'",
+            "HTTP://a:1,Http://b:2",
+            " a:1 ,\tb:2\r\n",
+            "\"a:1,b:2,\"",
+        ] {
+            assert_eq!(parsed(list, false), both, "{list:?}");
+        }
+        assert_eq!(parsed("HTTPS://A:1", true), ["https://A:1"]);
+    }
+
+    #[test]
     fn what_is_no_endpoint_is_refused() {
         for bad in [
             "",
             ",",
-            "a:1,",
+            "a:1,,b:1",
+            ",a:1",
+            "a:1,,",
+            "\"\"",
             "a",
             "http://a",
             "http://:2379",

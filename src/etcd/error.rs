@@ -1,7 +1,9 @@
 //! What can go wrong with etcd, in the kinds that callers branch on.
 
-use super::credentials::UnusableFile;
-use crate::text::{decode, escape, plain};
+use std::error::Error as _;
+
+use super::{credentials::UnusableFile, words};
+use crate::text::{escape, plain};
 
 /// Why a request to etcd gave no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,17 @@ const STALE_LOGIN: [&str; 3] =
     ["invalid auth token", "revision of auth store is old", "revision in header is old"];
 const REFUSED: [&str; 2] = ["permission denied", "authentication failed"];
 
+/// How messages of tonic's own begin (codec/decode.rs, client/grpc.rs and status.rs in its source).
+const OF_THE_LIBRARY: [&str; 7] = [
+    "protocol error",
+    "grpc-status header missing",
+    "failed to decode Protobuf",
+    "Error decompressing",
+    "Unexpected EOF",
+    "Missing response",
+    "Content is compressed",
+];
+
 impl Error {
     /// Whether etcd does not let us in, which trying again at once will not change.
     pub fn is_refusal(&self) -> bool {
@@ -79,56 +92,25 @@ impl Error {
 impl From<etcd_client::Error> for Error {
     fn from(error: etcd_client::Error) -> Self {
         match &error {
-            etcd_client::Error::GRpcStatus(status) => match deepest(status) {
-                Some(cause) => Self::Unavailable(explain(&cause)),
-                None => Self::from_message(status.message()),
+            etcd_client::Error::GRpcStatus(status) if status.source().is_some() => {
+                Self::Unavailable(words::of_cause(status))
+            }
+            etcd_client::Error::GRpcStatus(status) => {
+                // What the library says itself comes in the same place as what etcd says.
+                if OF_THE_LIBRARY.iter().any(|start| status.message().starts_with(start)) {
+                    let text = words::remainder(status.message());
+                    return Self::Unavailable(format!("what it answers is not etcd's ({text})"));
+                }
+                Self::from_message(status.message())
+            }
+            etcd_client::Error::TransportError(e) => Self::Unavailable(words::of_cause(e)),
+            // The library's streams: whoever reads them is gone, with the connection.
+            other => match Self::from_message(&other.to_string()) {
+                Self::Unavailable(text) if text.contains("closed") => {
+                    Self::Unavailable(words::CLOSED.to_owned())
+                }
+                judged => judged,
             },
-            etcd_client::Error::TransportError(e) => {
-                Self::Unavailable(explain(&deepest(e).unwrap_or_else(|| e.to_string())))
-            }
-            other => Self::from_message(&other.to_string()),
         }
     }
-}
-
-/// What went wrong with a connection, said so that an operator knows where to look: rustls speaks
-/// to programmers.
-fn explain(cause: &str) -> String {
-    if let Some(wrong) = cause.strip_prefix("invalid peer certificate: ") {
-        if wrong.starts_with("certificate expired") {
-            return "etcd's certificate has expired".to_owned();
-        }
-        if wrong.starts_with("certificate not valid yet") {
-            return "etcd's certificate is not valid yet".to_owned();
-        }
-        // The second one is what a CA that was made anew under the old name gives.
-        if ["UnknownIssuer", "BadSignature"].iter().any(|unknown| wrong.starts_with(unknown)) {
-            return "etcd's certificate is of a CA that we do not trust: check \"--cacert\"".to_owned();
-        }
-        // What rustls quotes of a certificate is escaped already.
-        return match wrong.strip_prefix("certificate not valid for name ") {
-            Some(names) => {
-                let names = names.replacen("; certificate is only valid for", ", only for", 1);
-                format!("etcd's certificate is not valid for {}", decode(names.as_bytes()))
-            }
-            None => format!("etcd's certificate is invalid: {}", escape(wrong.as_bytes())),
-        };
-    }
-    match cause.strip_prefix("received fatal alert: ") {
-        Some(alert) if alert.contains("Certificate") || alert.starts_with("UnknownC") => {
-            format!("etcd does not accept our certificate ({alert}): check \"--cert\" and \"--key\"")
-        }
-        _ if cause.starts_with("peer closed connection without") => "connection closed".to_owned(),
-        _ => plain(&escape(cause.as_bytes())),
-    }
-}
-
-/// The cause at the bottom of the chain, which is what an operator can act on: "connection
-/// refused" rather than "transport error".
-fn deepest(error: &dyn std::error::Error) -> Option<String> {
-    let mut cause = error.source()?;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    Some(cause.to_string())
 }

@@ -5,6 +5,7 @@
 
 mod connection;
 pub mod credentials;
+mod crypto;
 mod dial;
 mod early;
 mod endpoint;
@@ -15,13 +16,17 @@ mod freeze;
 mod lease;
 mod list;
 mod outage;
+mod overheard;
 mod own_key;
 mod patience;
+mod pem;
 mod roster;
 mod round;
 mod status;
 pub mod timing;
+mod tls;
 mod watch;
+mod words;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

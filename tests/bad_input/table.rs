@@ -238,7 +238,7 @@ pub fn flags() -> Vec<Row> {
         announce(&["--ttl", ""], 2, &["\"--ttl\"", "allowed"]),
         announce(&["--prefix", ""], 2, &["\"--prefix\"", "allowed"]),
         announce(&["--endpoints", ""], 2, &["\"--endpoints\"", "allowed"]),
-        announce(&["--endpoints", "http://a:1,"], 2, &["\"--endpoints\"", "allowed"]),
+        announce(&["--endpoints", "http://a:1,,http://b:1"], 2, &["\"--endpoints\"", "allowed"]),
         announce(&["--check", ""], 2, &["\"--check\"", "allowed"]),
         announce(
             &["--endpoints", "http://a:1,https://b:1"],
@@ -373,6 +373,22 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
     let junk = file("junk.pem", b"this is no PEM\n");
     let broken =
         file("broken.pem", b"-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydA==\n-----END CERTIFICATE-----\n");
+    // What etcdctl refuses as well, and files that no one means.
+    let second = file(
+        "second.pem",
+        &[
+            &fs::read(&good.ca).unwrap()[..],
+            b"-----BEGIN CERTIFICATE-----\nbm90\n-----END CERTIFICATE-----\n",
+        ]
+        .concat(),
+    );
+    let der = file("der", b"\x30\x82\x01\x00 and so on");
+    let p521 = file("p521.pem", include_bytes!("p521.key.pem"));
+    let encrypted = file(
+        "encrypted.pem",
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nbm90\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    let long = file("long.pem", &vec![b'x'; 1024 * 1024 + 1]);
     let (empty, newline, binary) = (file("empty", b""), file("newline", b"\n"), file("binary", b"\xff\xfe"));
 
     let mut rows = Vec::new();
@@ -388,6 +404,18 @@ pub fn files(dir: &TempDir) -> Vec<Row> {
         for bad in [&missing, &junk, cert] {
             rows.push(tls(&["--cert", cert, "--key", bad], &["\"--key\"", bad]));
         }
+        rows.push(tls(
+            &["--cacert", &second],
+            &["\"--cacert\"", &second, "certificate 2 of it is malformed"],
+        ));
+        rows.push(tls(&["--cacert", &der], &["\"--cacert\"", &der, "DER", "allowed is PEM"]));
+        rows.push(tls(&["--cacert", &long], &["\"--cacert\"", &long, "allowed is 1 MiB"]));
+        rows.push(tls(&["--cert", cert, "--key", &p521], &["\"--key\"", &p521, "P-521", "allowed is RSA"]));
+        rows.push(tls(
+            &["--cert", cert, "--key", &encrypted],
+            &["\"--key\"", &encrypted, "encrypted", "allowed"],
+        ));
+        rows.push(row(verb, &["--user", "root", "--password-file", &long], 78, &[&long, "allowed is 1 MiB"]));
         rows.push(tls(&["--cert", cert, "--key", foreign], &["\"--key\"", foreign, "\"--cert\""]));
         for bad in [&missing, &directory, &empty, &newline, &binary] {
             rows.push(row(
@@ -483,8 +511,8 @@ pub fn endpoints(dir: &TempDir, open: &Etcd, tls: &Etcd, closed: &Etcd, silent: 
         at(open, &["--output", ""], 2, &["--output"]),
         hosts(&["--endpoints", &nobody], 69, &[&nobody, "refused"]),
         hosts(&["--endpoints", &silent, "--request-timeout", "300ms"], 69, &[&silent]),
-        hosts(&["--endpoints", &https_to_plain, "--cacert", ca], 69, &[&https_to_plain]),
-        hosts(&["--endpoints", &http_to_tls], 69, &[&http_to_tls]),
+        hosts(&["--endpoints", &https_to_plain, "--cacert", ca], 69, &[&https_to_plain, "use http://"]),
+        hosts(&["--endpoints", &http_to_tls], 69, &[&http_to_tls, "use https://"]),
         at(
             tls,
             &["--cacert", arg(&stranger.ca), "--cert", cert, "--key", key],
@@ -492,7 +520,7 @@ pub fn endpoints(dir: &TempDir, open: &Etcd, tls: &Etcd, closed: &Etcd, silent: 
             &[&tls.url(), "certificate"],
         ),
         at(tls, &["--cert", cert, "--key", key], 69, &[&tls.url(), "certificate"]),
-        at(tls, &["--cacert", ca], 69, &[&tls.url()]),
+        at(tls, &["--cacert", ca], 69, &[&tls.url(), "wants a client certificate", "\"--cert\""]),
         at(
             tls,
             &["--cacert", ca, "--cert", arg(&stranger.cert), "--key", arg(&stranger.key)],

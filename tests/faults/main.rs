@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod certificates;
 mod checks;
 mod cluster;
 mod crowded;
@@ -19,6 +20,7 @@ mod refusals;
 mod rivals;
 mod single;
 mod stderr;
+mod strangers;
 mod tls;
 mod unreachable;
 mod withdrawal;

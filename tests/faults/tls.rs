@@ -27,33 +27,39 @@ use crate::{
 };
 
 /// A certificate authority that issues whatever is asked for.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
+pub struct Authority {
+    pub pem: String,
+    pub issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key.
-struct Issued {
-    cert: String,
-    key: String,
+pub struct Issued {
+    pub cert: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::named("the authority")
     }
 
-    fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
+        Self::with(name, |_| {})
+    }
+
+    /// Its own certificate changed by `change`.
+    pub fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
     /// A certificate of `name` for both sides of a connection, changed by `change`.
-    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+    pub fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
@@ -65,15 +71,15 @@ impl Authority {
 }
 
 /// The three files of one side.
-struct Files {
+pub struct Files {
     _dir: TempDir,
-    ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Files {
-    fn new(authority: &Authority, issued: &Issued) -> Self {
+    pub fn new(authority: &Authority, issued: &Issued) -> Self {
         let dir = scratch();
         let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| dir.path().join(name));
         let files = Self { _dir: dir, ca, cert, key };
@@ -87,13 +93,13 @@ impl Files {
         std::fs::write(&self.key, &issued.key).unwrap();
     }
 
-    fn args(&self) -> Vec<&str> {
+    pub fn args(&self) -> Vec<&str> {
         vec!["--cacert", arg(&self.ca), "--cert", arg(&self.cert), "--key", arg(&self.key)]
     }
 }
 
 /// Gives etcd, which reads its files at its start, others.
-fn restart_with(etcd: &mut Etcd, authority: &Authority, issued: &Issued) {
+pub fn restart_with(etcd: &mut Etcd, authority: &Authority, issued: &Issued) {
     let pki = etcd.pki();
     std::fs::write(&pki.ca, &authority.pem).unwrap();
     std::fs::write(&pki.cert, &issued.cert).unwrap();
@@ -103,7 +109,7 @@ fn restart_with(etcd: &mut Etcd, authority: &Authority, issued: &Issued) {
 }
 
 /// `announce` or `hosts` with certificates that are not etcd's own files.
-fn verb(verb: &str, etcd: &Etcd, args: &[&str]) -> Command {
+pub fn verb(verb: &str, etcd: &Etcd, args: &[&str]) -> Command {
     let mut command = tool();
     command.args([verb, "--endpoints", &etcd.url()]).args(args);
     command
@@ -213,7 +219,12 @@ fn wrong_certificate_is_one_clear_sentence_and_got_over_when_it_is_replaced() {
             ours(&authority, authority.issue("h1", expired)),
             &["certificate", "--cert"],
         ),
-        (NO_CLIENT, fine, ours(&authority, fine_of(&authority)), &["certificate", "--cert"]),
+        (
+            NO_CLIENT,
+            fine,
+            ours(&authority, fine_of(&authority)),
+            &["etcd wants a client certificate", "--cert", "--key"],
+        ),
     ];
     let mut etcd = Etcd::start_with_tls(&[]);
     let mut unclear = Vec::new();
@@ -251,7 +262,7 @@ fn wrong_certificate_is_one_clear_sentence_and_got_over_when_it_is_replaced() {
 
 const NO_CLIENT: &str = "no client certificate";
 
-fn fine(_: &mut CertificateParams) {}
+pub fn fine(_: &mut CertificateParams) {}
 
 fn expired(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(2020, 1, 1);

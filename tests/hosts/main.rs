@@ -3,6 +3,7 @@
 mod file;
 mod junk;
 mod owner;
+mod spellings;
 #[path = "../support/mod.rs"]
 mod support;
 
