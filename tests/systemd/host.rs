@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::support::{
+    crate_db::{CrateDb, stand_in_changes},
     engine::{Container, Network, debian_image, docker, engine_answers, stand_in_tar},
     eventually,
 };
@@ -20,6 +21,9 @@ pub const IMAGE: &str = "crate:6.4.3";
 /// A boot, a start of the node with its image and its sidekick, a stop: all of it takes a while where six tests share
 /// two cores.
 pub const UNIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A real CrateDB needs the limits that the unit asks for, so the host has to be allowed to raise them.
+const RAISES_LIMITS: [&str; 2] = ["--cap-add", "SYS_RESOURCE"];
 
 /// How these tests boot a systemd without `--privileged`. SYS_PTRACE is for the user namespace of
 /// the sidekick's sandbox.
@@ -69,7 +73,11 @@ impl Host {
         let turn = Turn::wait();
         let args = ["--hostname", name, "--network", network.name(), "--network-alias", name];
         let init = [debian_image(), "/sbin/init"];
-        let container = Container::create(&[&BOOTS_SYSTEMD[..], &args, &init].concat());
+        let limits: &[&str] = match CrateDb::of_this_run() {
+            CrateDb::StandIn => &[],
+            CrateDb::Image(_) => &RAISES_LIMITS,
+        };
+        let container = Container::create(&[&BOOTS_SYSTEMD[..], limits, &args, &init].concat());
         container.copy_in(install());
         container.start();
         let host = Self { container, _turn: turn };
@@ -88,13 +96,28 @@ impl Host {
 
     /// Puts the image of the node into the host's engine.
     pub fn load_image(&self) {
-        let imported = docker()
-            .args(["exec", "--interactive", self.container.name()])
-            .args(["docker.real", "import", "--change", r#"ENTRYPOINT ["/crate"]"#, "-", IMAGE])
-            .stdin(File::open(stand_in_tar()).unwrap())
-            .stdout(Stdio::null())
-            .status();
-        assert!(imported.expect("docker runs").success(), "the stand-in's image cannot be imported");
+        let mut client = docker();
+        client.args(["exec", "--interactive", self.container.name(), "docker.real"]).stdout(Stdio::null());
+        let done = match CrateDb::of_this_run() {
+            CrateDb::StandIn => {
+                let changes = stand_in_changes(None);
+                let changes = changes.iter().flat_map(|change| ["--change", change]);
+                client.arg("import").args(changes).args(["-", IMAGE]);
+                client.stdin(File::open(stand_in_tar()).unwrap()).status()
+            }
+            CrateDb::Image(image) => {
+                let saved =
+                    docker().args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker runs");
+                client.arg("load").stdin(saved.stdout.expect("it is piped")).status()
+            }
+        };
+        assert!(
+            done.expect("docker runs").success(),
+            "the node's image cannot be put into the host's engine"
+        );
+        if let CrateDb::Image(image) = CrateDb::of_this_run() {
+            self.exec(&["docker.real", "tag", image, IMAGE]);
+        }
     }
 
     /// Waits until systemd says that all is up.
@@ -246,7 +269,7 @@ impl Drop for Host {
     }
 }
 
-/// What `make install` puts on a host, and the docker client that leaves out what is refused here.
+/// What `make install` puts on a host, and the docker client that notes its calls.
 /// Made once.
 fn install() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
@@ -265,8 +288,12 @@ fn install() -> &'static Path {
         assert!(made.expect("make runs").success(), "make install failed: see above");
         let client = tree.join("usr/bin/docker");
         fs::create_dir_all(client.parent().expect("it is in a directory")).unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/docker-without-ulimits.sh");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/docker-that-notes.sh");
         fs::copy(script, client).unwrap();
+        if matches!(CrateDb::of_this_run(), CrateDb::StandIn) {
+            fs::create_dir_all(tree.join("etc")).unwrap();
+            fs::write(tree.join("etc/limits-cannot-be-raised"), "").unwrap();
+        }
         tree
     })
 }
