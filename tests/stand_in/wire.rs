@@ -30,7 +30,8 @@ const LONGEST: u64 = 1 << 20;
 pub enum Ask {
     /// Who are you, and whom do you know?
     Hello { cluster_name: String },
-    /// Let me be master in this term. `uuid` is of the cluster that the candidate is in.
+    /// Let me be master in this term. `uuid` is of the cluster that the candidate is in, `version` its last
+    /// state's.
     Vote { term: u64, candidate: Peer, uuid: Option<String>, version: u64 },
     /// Take me in. `uuid` is of the cluster that the asker has been in.
     Join { peer: Peer, uuid: Option<String> },
@@ -45,8 +46,8 @@ pub enum Ask {
 pub enum Tell {
     /// Of [`Ask::Hello`].
     Me { peer: Peer, master: Option<Peer>, known: Vec<Peer>, term: u64 },
-    /// Of [`Ask::Vote`]: granted, with the state that the voter has accepted.
-    Granted { cluster: Option<Cluster> },
+    /// Of [`Ask::Vote`].
+    Granted,
     /// Of [`Ask::Join`]: taken in.
     Joined { term: u64, master: Peer, cluster: Cluster },
     /// Done.

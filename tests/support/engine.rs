@@ -197,6 +197,11 @@ impl Network {
         &self.name
     }
 
+    /// This machine's own address on it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
     /// An etcd on this machine that containers on the network reach, and its URL for them.
     pub fn etcd(&self) -> (Etcd, String) {
         let mut etcd = self.etcd_to_be();

@@ -30,20 +30,20 @@ impl Node {
             },
             Ask::Vote { term, candidate, uuid, version } => {
                 let own = core.memory.cluster.clone();
-                let theirs = uuid.as_ref();
-                let differs = |own: &Cluster| own.committed && theirs.is_some_and(|uuid| *uuid != own.uuid);
+                let differs =
+                    |own: &Cluster| own.committed && uuid.as_ref().is_some_and(|uuid| *uuid != own.uuid);
                 if !matches!(core.mode, Mode::Candidate { .. }) {
                     refused(&core, "there is a master".to_owned())
                 } else if term <= core.memory.term {
                     refused(&core, format!("term {term} is not above {}", core.memory.term))
                 } else if own.as_ref().is_some_and(differs) {
                     refused(&core, format!("{} is in another cluster", candidate.name))
-                } else if own.as_ref().is_some_and(|own| own.version > version && theirs == Some(&own.uuid)) {
+                } else if own.as_ref().is_some_and(|own| own.version > version) {
                     refused(&core, format!("{} has an older state", candidate.name))
                 } else {
                     core.memory.term = term;
                     self.disk.write(&core.memory);
-                    Tell::Granted { cluster: own }
+                    Tell::Granted
                 }
             }
             Ask::Join { peer, uuid } => self.take_in(&mut core, peer, uuid),

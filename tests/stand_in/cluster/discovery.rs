@@ -84,7 +84,11 @@ fn look(node: &Node, seeds: &Seeds) -> Option<String> {
                 }
                 return None;
             }
-            Ok(Tell::Refused { why, .. }) => return Some(format!("failed to join {}: {why}", master.name)),
+            // It goes on: a node that is enough for its own voters needs nobody else.
+            Ok(Tell::Refused { why, .. }) => {
+                let blocked = election::stand(node, others);
+                return blocked.or_else(|| Some(format!("failed to join {}: {why}", master.name)));
+            }
             _ => return Some(format!("failed to join {}: no answer", master.name)),
         }
     }

@@ -125,16 +125,13 @@ pub(super) fn stand(node: &Node, others: Vec<Peer>) -> Option<String> {
         version: own.as_ref().map_or(0, |own| own.version),
     };
     let mut granted = vec![me.clone()];
-    let mut accepted = own;
     for peer in others {
-        if let Ok(Tell::Granted { cluster }) = ask(peer.address, &question) {
+        if let Ok(Tell::Granted) = ask(peer.address, &question) {
             granted.push(peer);
-            // What others have accepted of an election that nobody finished is taken up.
-            accepted = accepted.or(cluster);
         }
     }
     let ids: Vec<&str> = granted.iter().map(|peer| peer.id.as_str()).collect();
-    if is_quorum(&voters, &ids) { win(node, term, granted, accepted, voters) } else { None }
+    if is_quorum(&voters, &ids) { win(node, term, granted, own, voters) } else { None }
 }
 
 /// The votes are there. The node is master once a majority has its first state.
@@ -164,8 +161,10 @@ fn win(
     if !is_quorum(&old_voters, &have) || !is_quorum(&cluster.voters, &have) {
         return None;
     }
+    let have: Vec<String> = have.into_iter().map(str::to_owned).collect();
+    cluster.nodes.retain(|peer| have.contains(&peer.id));
     let now = Instant::now();
-    let answered = have.iter().map(|id| ((*id).to_owned(), now)).collect();
+    let answered = have.into_iter().map(|id| (id, now)).collect();
     cluster.committed = true;
     let mut core = node.core();
     // Another one may have asked for a higher term meanwhile.
