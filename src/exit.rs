@@ -48,7 +48,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = cause.downcast_ref::<NotAgreed>() {
         return Some(match error {
-            NotAgreed::InTime { obstacle: Obstacle::TooFew { .. }, .. } => UNAVAILABLE,
+            NotAgreed::InTime { obstacle: Obstacle::TooFew { .. } | Obstacle::Settling { .. }, .. } => {
+                UNAVAILABLE
+            }
             NotAgreed::InTime { .. } | NotAgreed::Before(_) => UNUSABLE,
         });
     }

@@ -1,6 +1,6 @@
 //! The grammar of hosts and addresses, one for writers and readers, and the default host.
 
-use std::{fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4, without the trailing dot).
 const MAX_LEN: usize = 253;
@@ -87,21 +87,6 @@ fn judge_default(name: &str) -> Result<Host, UnusableDefault> {
         return Err(UnusableDefault::ContainerId(name.to_owned()));
     }
     name.parse().map_err(|InvalidHost| UnusableDefault::Invalid(name.to_owned()))
-}
-
-/// Whether `host` resolves to loopback addresses only, as Debian's own name does (127.0.1.1):
-/// peers that are told to connect there would find themselves.
-///
-/// `false` where it does not resolve within `limit`. Safe to drop at any point.
-pub async fn is_loopback_only(host: &Host, limit: Duration) -> bool {
-    let lookup = tokio::net::lookup_host((host.as_str(), 0));
-    match tokio::time::timeout(limit, lookup).await {
-        Ok(Ok(addresses)) => {
-            let mut addresses = addresses.peekable();
-            addresses.peek().is_some() && addresses.all(|a| a.ip().is_loopback())
-        }
-        Ok(Err(_)) | Err(_) => false,
-    }
 }
 
 #[cfg(test)]

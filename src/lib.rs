@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | [`cli`] | the command line; the only user of clap |
 //! | [`exit`] | exit codes and what leads to each |
-//! | [`announce`] | the announcer: a pure state machine, the shell around it, the gate |
+//! | [`announce`] | the announcer: a pure state machine, the shell around it |
+//! | [`node`] | what we ask our own CrateDB: checks, the gate |
 //! | [`bootstrap`] | who may elect the first master: the rules, pure |
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current |
@@ -14,7 +15,8 @@
 //! | [`publish`] | files kept up to date, DNS SRV answered |
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
-//! | [`backoff`], [`text`] | small tools |
+//! | [`names`] | addresses of names, looked up beside whatever needs them |
+//! | [`backoff`], [`text`], [`thread`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
@@ -42,9 +44,12 @@ pub mod etcd;
 pub mod exit;
 pub mod feeds;
 pub mod host;
+pub mod names;
+pub mod node;
 pub mod process;
 pub mod publish;
 pub mod render;
 pub mod snapshot;
 pub mod text;
+pub mod thread;
 pub mod verbs;

@@ -8,19 +8,25 @@ use std::{
 
 use anyhow::Context;
 use crate_discovery::{
-    announce::{self, Notice, Supervisor, formed, gate::Check},
+    announce::{
+        self, Notice, Supervisor,
+        noting::{self, Noting},
+    },
+    bootstrap::Memory,
     cli::{self, Announce, Invocation, LogFormat, Outcome, Status, Verb},
     etcd::Registry,
     exit, feeds,
     host::{self, Host},
+    names::Names,
+    node::{self, check::Check},
     process::{logging, shutdown, systemd},
     verbs::{
         bootstrap, hosts,
         status::{self, Whom},
-        watch,
+        watch as follow,
     },
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 /// Longest wait for the name service when looking whether our host is known as loopback.
@@ -80,7 +86,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             signal = signal => Ok(Some(signal)),
         },
         Verb::Watch(options) => {
-            watch::run(registry, options, async { _ = signal.await }).await.map(|()| None)
+            follow::run(registry, options, async { _ = signal.await }).await.map(|()| None)
         }
         Verb::Bootstrap(options) => bootstrap::run(registry, options, signal).await,
         Verb::Status(Status { json, host, own_host }) => {
@@ -94,7 +100,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 signal = signal => Ok(Some(signal)),
             }
         }
-        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }) => {
+        Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, state_dir, feeds }) => {
             let host = own_host_or_default(host)?;
             let (stop_feeds, feeds_stopped) = oneshot::channel::<()>();
             let connect = {
@@ -114,10 +120,13 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 checks,
                 "starting"
             );
+            let (probes, reports) = node::channel(&gate);
             let by = host.clone();
             let target = announcement.address.unwrap_or(host);
+            let names = Names::new();
+            let known = names.clone();
             tokio::spawn(async move {
-                if host::is_loopback_only(&target, LOOKUP).await {
+                if known.is_loopback_only(&target, LOOKUP).await {
                     warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");
                 }
             });
@@ -133,14 +142,20 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 drop(stop_feeds);
             };
             // With a connection of its own, so that it is never in the way.
-            let asks = gate.checks.iter().any(Check::is_http);
-            let mark = asks.then(|| Registry::new(etcd, prefix)).transpose()?;
-            let formed = formed::tell(mark.map(|registry| registry.formed_mark(&by)), gate.clone());
-            let announcing = announce::run(own_key, gate, stop_timeout, shutdown, supervisor);
+            let noting = Noting {
+                memory: Memory::of_this_machine(state_dir, &prefix),
+                mark: Registry::new(etcd, prefix)?.formed_mark(&by),
+                asks_cratedb: gate.checks.iter().any(Check::asks_cratedb),
+            };
+            let (claims, claimed) = watch::channel(0);
+            let noting = noting::run(noting, reports.clone(), claimed);
+            let probing = node::gate::run(gate, names, probes);
+            let announcing = announce::run(own_key, reports, claims, stop_timeout, shutdown, supervisor);
             let ended = tokio::select! {
                 ended = announcing => ended,
                 never = feeding => match never {},
-                never = formed => match never {},
+                never = probing => match never {},
+                never = noting => match never {},
             };
             ended.map(|()| None).map_err(Into::into)
         }

@@ -16,9 +16,13 @@ pub enum Format {
     Lines,
     /// One JSON object on one line.
     Json,
-    /// Two assignments for a systemd `EnvironmentFile=`.
+    /// Two assignments for a systemd `EnvironmentFile=`, of at most 50 seeds, the first by name.
     Env,
 }
+
+/// The most seeds in an assignment, the first by name: Linux starts no program with a string over 128 KiB
+/// (`MAX_ARG_STRLEN`), and a node needs a few that answer.
+const MOST_SEEDS: usize = 50;
 
 /// Renders the seeds of `port` in `snapshot`. Hosts without that port should have been left out
 /// by [`Snapshot::select`]; they are in no list of seeds.
@@ -27,7 +31,7 @@ pub fn render(snapshot: &Snapshot, format: Format, port: Port) -> String {
         Format::Csv => csv(snapshot, port) + "\n",
         Format::Lines => snapshot.seeds(port).map(|seed| seed + "\n").collect(),
         Format::Json => json_line(snapshot),
-        Format::Env => env(&csv(snapshot, port)),
+        Format::Env => env(&snapshot.seeds(port).take(MOST_SEEDS).collect::<Vec<_>>().join(",")),
     }
 }
 
@@ -109,6 +113,17 @@ mod tests {
         assert_eq!(text(Format::Lines), "");
         assert_eq!(text(Format::Env), "CRATE_SEED_HOSTS=\nCRATE_SEED_FLAGS=\n");
         assert_eq!(text(Format::Json), "{\"revision\":3,\"nodes\":[]}\n");
+    }
+
+    #[test]
+    fn assignments_hold_fifty_seeds_at_most_and_stay_below_the_kernels_limit() {
+        let name = |number: usize| format!("{number:05}{}", "x".repeat(248));
+        let many =
+            (0..10_000).map(|number| node(&name(number), r#"{"http":4200,"transport":65535}"#)).collect();
+        let text = render(&Snapshot::new(1, many), Format::Env, Port::Transport);
+        assert_eq!(text.matches(":65535").count(), 2 * 50);
+        assert!(text.contains(&name(49)) && !text.contains(&name(50)));
+        assert!(text.lines().all(|line| line.len() < 128 * 1024));
     }
 
     #[test]

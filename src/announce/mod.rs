@@ -1,8 +1,6 @@
 //! Keeps one host announced: the shell that does what the state machine in [`state`] says.
 
-mod any_certificate;
-pub mod formed;
-pub mod gate;
+pub mod noting;
 mod report;
 pub mod state;
 
@@ -21,11 +19,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    gate::Verdict,
     report::{report, status_line},
     state::{Action, Ending, Event, Machine},
 };
-use crate::etcd::{Claimed, Error, LeaseId, OwnKey, Sight};
+use crate::{
+    etcd::{Claimed, Error, LeaseId, OwnKey, Sight},
+    node::{Reports, Verdict},
+};
 
 /// A key that somebody keeps taking away is put back at most this often.
 const REPAIR_EVERY: Duration = Duration::from_secs(1);
@@ -79,25 +79,25 @@ pub enum Notice {
     Stopping,
 }
 
-/// Announces until `shutdown` resolves, then withdraws within `stop_timeout`. Nothing else ends it.
+/// Announces while `reports` say that the gate is open, until `shutdown` resolves, then withdraws within `stop_timeout`.
+/// Nothing else ends it. Each claim of the key is counted in `claims`.
 ///
 /// # Errors
 /// [`NotWithdrawn`]. When dropped, the key ends with its lease.
 pub async fn run(
     mut own_key: OwnKey,
-    gate: gate::Settings,
+    mut reports: Reports,
+    claims: watch::Sender<u64>,
     stop_timeout: Duration,
     shutdown: impl Future<Output = ()>,
     supervisor: Option<Supervisor<'_>>,
 ) -> Result<(), NotWithdrawn> {
-    let (gate_sender, mut gate_moved) = watch::channel(Verdict::at_first(&gate));
-    let mut probing = pin!(gate::run(gate, gate_sender));
     let mut shutdown = pin!(shutdown);
     let mut time_up = pin!(sleep(Duration::ZERO));
     // How long a grant or put may still be on its way after shutdown: its endpoint may be dead.
     let mut cut = pin!(sleep(Duration::ZERO));
     let (mut stopping, mut hurried) = (false, false);
-    let mut gate_open = gate_moved.borrow().is_open();
+    let mut gate_open = reports.borrow().verdict.is_open();
     let mut machine = Machine::new(gate_open);
     let mut pace = Pace::default();
     let silent_since = Rc::clone(&pace.silent_since);
@@ -114,7 +114,7 @@ pub async fn run(
             (supervisor.tell)(notice, &status_line(&key, machine.state(), &contact, verdict));
         }
     };
-    tell(Notice::Ready, &machine, &gate_moved.borrow());
+    tell(Notice::Ready, &machine, &reports.borrow().verdict);
     loop {
         let action = machine.action();
         if let Action::Finish(ending) = action {
@@ -135,17 +135,17 @@ pub async fn run(
                         continue;
                     }
                     event = &mut work => (event, true),
-                    Ok(()) = gate_moved.changed() => {
-                        let open = gate_moved.borrow_and_update().is_open();
+                    Ok(()) = reports.changed() => {
+                        let open = reports.borrow_and_update().verdict.is_open();
                         if open == gate_open {
-                            tell(Notice::Alive, &machine, &gate_moved.borrow());
+                            tell(Notice::Alive, &machine, &reports.borrow().verdict);
                             continue;
                         }
                         gate_open = open;
                         (if open { Event::GateOpened } else { Event::GateClosed }, false)
                     }
                     () = beat(&mut pulse) => {
-                        tell(Notice::Alive, &machine, &gate_moved.borrow());
+                        tell(Notice::Alive, &machine, &reports.borrow().verdict);
                         continue;
                     }
                     () = &mut shutdown, if !stopping => {
@@ -157,13 +157,15 @@ pub async fn run(
                     }
                     () = &mut time_up, if stopping => (Event::TimeUp, false),
                     () = &mut cut, if stopping && !hurried => (Event::Unanswered, true),
-                    never = &mut probing => match never {},
                 };
                 let before = machine.state().clone();
                 machine.on(event.clone(), LeaseId::random());
                 report(&key, &before, &event, machine.state());
+                if matches!(event, Event::Put(_)) {
+                    claims.send_modify(|count| *count += 1);
+                }
                 let notice = if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive };
-                tell(notice, &machine, &gate_moved.borrow());
+                tell(notice, &machine, &reports.borrow().verdict);
                 // An action that is still asked for is carried on; above all, nothing that changes
                 // etcd is abandoned on its way.
                 if done || machine.action() != action {

@@ -3,12 +3,10 @@
 
 use tracing::{info, warn};
 
-use super::{
-    gate::Verdict,
-    state::{Ending, Event, State, Step},
-};
+use super::state::{Ending, Event, State, Step};
 use crate::{
     etcd::{Contact, Content, Sight},
+    node::Verdict,
     text::escape,
 };
 

@@ -1,4 +1,4 @@
-//! Which machine this is, so that a node that was started again is told from another of its name.
+//! Which machine this is, and which boot of it, so that a node that was started again is told from another of its name.
 
 use std::{fmt, fs};
 
@@ -48,8 +48,12 @@ impl MachineId {
     /// # Errors
     /// [`NoMachineId`], where `/proc` is missing as well.
     pub fn of_this_machine() -> Result<Self, NoMachineId> {
-        let read = |path| fs::read_to_string(path).ok().as_deref().and_then(Self::derive);
         read(MACHINE_ID).or_else(|| read(BOOT_ID)).ok_or(NoMachineId)
+    }
+
+    /// Of a machine that has no id; no machine that has one has this one.
+    pub(super) fn unknown() -> Self {
+        Self("0".repeat(32))
     }
 
     /// From 32 hex digits, with or without dashes. Anything else, such as the word `uninitialized` of
@@ -63,6 +67,29 @@ impl MachineId {
         let hash = hmac::sign(&key, OURS);
         Some(Self(hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()))
     }
+}
+
+/// One boot of a machine, as 32 hex digits that mean nothing elsewhere: clones of a machine have its id, but each has a
+/// boot of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(MachineId);
+
+impl BootId {
+    /// Of the boot that we run in. None where `/proc` shows none, as in a sandbox with `ProcSubset=pid`.
+    pub fn of_this_boot() -> Option<Self> {
+        read(BOOT_ID).map(Self)
+    }
+
+    /// From the kernel's id; see [`MachineId::derive`].
+    pub fn derive(text: &str) -> Option<Self> {
+        MachineId::derive(text).map(Self)
+    }
+}
+
+/// The id that a file of the system holds.
+fn read(path: &str) -> Option<MachineId> {
+    fs::read_to_string(path).ok().as_deref().and_then(MachineId::derive)
 }
 
 impl fmt::Display for MachineId {

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
 use super::feeds::Feeds;
-use super::values::{count, duration, expect, host, log_filter, port, prefix, ttl};
+use super::values::{cluster, count, duration, expect, host, log_filter, port, prefix, ttl};
 use crate::{announcement::Port, host::Host, render::Format};
 
 /// Keeps a CrateDB host announced in etcd exactly while it can be joined, and lists the hosts
@@ -83,7 +83,7 @@ pub(super) struct Announce {
     /// How long the key outlives a crash, 5s to 24h
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_TTL", hide_env = true, default_value = "60s", value_parser = ttl)]
     pub ttl: Duration,
-    /// tcp://host:port or http(s)://host[:port][/path]; may repeat
+    /// crate[+https]://host[:port], tcp://, http(s)://; may repeat
     #[arg(long, value_name = "URL", env = "CRATE_DISCOVERY_CHECK", hide_env = true, value_delimiter = ',', action = ArgAction::Append)]
     pub check: Vec<String>,
     /// From one probe to the next
@@ -92,6 +92,15 @@ pub(super) struct Announce {
     /// Longest time for one check
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_CHECK_TIMEOUT", hide_env = true, default_value = "1s", value_parser = duration)]
     pub check_timeout: Duration,
+    /// User of CrateDB for the crate:// checks
+    #[arg(long, value_name = "NAME", env = "CRATE_DISCOVERY_CHECK_USER", hide_env = true)]
+    pub check_user: Option<String>,
+    /// The check user's password, read anew for each probe
+    #[arg(long, value_name = "FILE", env = "CRATE_DISCOVERY_CHECK_PASSWORD_FILE", hide_env = true)]
+    pub check_password_file: Option<PathBuf>,
+    /// CrateDB's cluster.name; another cluster's node is a bad one
+    #[arg(long, value_name = "NAME", env = "CRATE_DISCOVERY_CLUSTER_NAME", hide_env = true, value_parser = cluster)]
+    pub cluster_name: Option<String>,
     /// Good probes in a row until announced
     #[arg(long, value_name = "N", env = "CRATE_DISCOVERY_RISE", hide_env = true, default_value = "1", value_parser = count)]
     pub rise: u32,
@@ -101,6 +110,9 @@ pub(super) struct Announce {
     /// Longest time for the withdrawal
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_STOP_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
     pub stop_timeout: Duration,
+    /// Where this host notes that its node is in a cluster, for bootstrap
+    #[arg(long, value_name = "DIR", env = "CRATE_DISCOVERY_STATE_DIR", hide_env = true)]
+    pub state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub feeds: Feeds,
     #[command(flatten)]
@@ -129,8 +141,8 @@ pub(super) struct Hosts {
     /// Wait until there are N hosts
     #[arg(long, value_name = "N", value_parser = count)]
     pub wait_for: Option<u32>,
-    /// Longest time for --wait-for [default: 60s]
-    #[arg(long, value_name = "TIME", requires = "wait_for", value_parser = duration)]
+    /// Longest time for all of it [default: 60s with --wait-for, else one try of each endpoint]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub connection: Connection,
@@ -154,9 +166,18 @@ pub(super) struct Bootstrap {
     /// Replace this file instead of printing; without an answer it names nobody
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Wait for the others for ever; --timeout is then for etcd alone
+    /// Wait for the others and for etcd for ever; --timeout is then for a node that has data
     #[arg(long, requires = "expect")]
     pub wait: bool,
+    /// How long all have to be there, with nobody announced; after a failure of etcd 3 times that
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub hold: Duration,
+    /// Where this host notes that its node is in a cluster; the same as of announce
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// CrateDB's path.data: a node that has data starts also while etcd is away
+    #[arg(long, value_name = "DIR")]
+    pub node_data: Option<PathBuf>,
     /// Show what is stored
     #[arg(long, conflicts_with_all = ["expect", "node_name", "output", "reset"])]
     pub show: bool,

@@ -6,17 +6,17 @@ mod feeds;
 mod validate;
 mod values;
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    announce::gate,
     announcement::Announcement,
     etcd,
     feeds::Feeds,
     host::Host,
+    node::gate,
     verbs::{bootstrap, hosts, watch},
 };
 
@@ -87,6 +87,8 @@ pub struct Announce {
     pub gate: gate::Settings,
     /// Longest time for a withdrawal.
     pub stop_timeout: Duration,
+    /// Where this host keeps its notes.
+    pub state_dir: Option<PathBuf>,
     /// What to keep current besides.
     pub feeds: Feeds,
 }
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     /// Values come from the command line or from the environment, and through the same parsers.
-    const FLAGS: [&str; 32] = [
+    const FLAGS: [&str; 37] = [
         "--host",
         "--http",
         "--transport",
@@ -159,6 +161,9 @@ mod tests {
         "--check",
         "--check-interval",
         "--check-timeout",
+        "--check-user",
+        "--check-password-file",
+        "--cluster-name",
         "--rise",
         "--fall",
         "--stop-timeout",
@@ -182,6 +187,8 @@ mod tests {
         "--expect",
         "--node-name",
         "--timeout",
+        "--state-dir",
+        "--node-data",
     ];
 
     proptest! {

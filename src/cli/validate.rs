@@ -4,7 +4,6 @@ use std::{env, net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{Announce, Invocation, Status, Verb, args, values};
 use crate::{
-    announce::gate,
     announcement::Announcement,
     etcd::{
         self,
@@ -12,6 +11,7 @@ use crate::{
         parse_endpoints,
     },
     host::Host,
+    node::{check::Check, credentials::Credentials, gate},
     verbs::{bootstrap, hosts, watch},
 };
 
@@ -31,23 +31,50 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             check,
             check_interval,
             check_timeout,
+            check_user,
+            check_password_file,
+            cluster_name,
             rise,
             fall,
             stop_timeout,
+            state_dir,
             feeds,
             connection,
         }) => {
-            let checks = check.iter().map(|url| url.trim().parse()).collect::<Result<_, _>>().map_err(
-                |why: String| {
-                    let from = taken_from("CRATE_DISCOVERY_CHECK", &check.join(","));
-                    format!("invalid value for \"--check\"{from}: {why}")
-                },
-            )?;
-            let gate =
-                gate::Settings { checks, interval: check_interval, timeout: check_timeout, rise, fall };
+            let checks: Vec<Check> =
+                check.iter().map(|url| url.trim().parse()).collect::<Result<_, _>>().map_err(
+                    |why: String| {
+                        let from = taken_from("CRATE_DISCOVERY_CHECK", &check.join(","));
+                        format!("invalid value for \"--check\"{from}: {why}")
+                    },
+                )?;
+            let credentials = check_login(check_user, check_password_file)?;
+            for (flag, given) in
+                [("--check-user", credentials.is_some()), ("--cluster-name", cluster_name.is_some())]
+            {
+                if given && !checks.iter().any(Check::asks_cratedb) {
+                    return Err(format!(
+                        "\"{flag}\" is given without a check that asks CrateDB: allowed is it with a \"--check\" of \
+                         crate:// or crate+https://"
+                    ));
+                }
+            }
+            if credentials.is_some() {
+                warnings.extend(checks.iter().filter_map(tells_a_password));
+            }
+            let gate = gate::Settings {
+                checks,
+                interval: check_interval,
+                timeout: check_timeout,
+                rise,
+                fall,
+                credentials,
+                cluster: cluster_name,
+            };
             let announcement = Announcement { http, transport, psql, address };
             let feeds = feeds.validate()?;
-            (connection, Verb::Announce(Announce { host, announcement, ttl, gate, stop_timeout, feeds }))
+            let announce = Announce { host, announcement, ttl, gate, stop_timeout, state_dir, feeds };
+            (connection, Verb::Announce(announce))
         }
         args::Verb::Hosts(args::Hosts {
             format,
@@ -59,8 +86,10 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             timeout,
             connection,
         }) => {
-            let wait_for = wait_for.map(|hosts| (hosts as usize, timeout.unwrap_or(DEFAULT_WAIT)));
-            (connection, Verb::Hosts(hosts::Options { format, port, exclude, output, allow_stale, wait_for }))
+            let within = timeout.or(wait_for.map(|_| DEFAULT_WAIT));
+            let wait_for = wait_for.map(|hosts| hosts as usize);
+            let options = hosts::Options { format, port, exclude, output, allow_stale, wait_for, within };
+            (connection, Verb::Hosts(options))
         }
         args::Verb::Watch(args::Watch { format, port, exclude, output, feeds, connection }) => {
             let feeds = feeds.validate()?;
@@ -73,6 +102,9 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             format,
             output,
             wait,
+            hold,
+            state_dir,
+            node_data,
             show,
             reset,
             yes,
@@ -91,8 +123,17 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                 (Some(expect), Some(name)) => {
                     let env = format == args::BootstrapFormat::Env;
                     let within = timeout;
-                    let agree = bootstrap::Agree { expect, name, within, wait, env, output };
-                    bootstrap::Options::Agree(agree)
+                    bootstrap::Options::Agree(bootstrap::Agree {
+                        expect,
+                        name,
+                        within,
+                        wait,
+                        hold,
+                        state_dir,
+                        node_data,
+                        env,
+                        output,
+                    })
                 }
                 // Clap asks for both.
                 _ => return Err("\"--expect\" and \"--node-name\" are missing: allowed is both".to_owned()),
@@ -196,6 +237,42 @@ fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<
         },
     };
     Ok(Some(Login { user, password }))
+}
+
+/// The user and password file of the checks.
+fn check_login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<Credentials>, String> {
+    match (user, password_file) {
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            Err("\"--check-user\" is given without \"--check-password-file\": allowed is both or none"
+                .to_owned())
+        }
+        (None, Some(_)) => {
+            Err("\"--check-password-file\" is given without \"--check-user\": allowed is both or none"
+                .to_owned())
+        }
+        // RFC 7617 knows no colon in a user. What follows one may be a password, and is not repeated.
+        (Some(user), _) if user.is_empty() || user.contains(':') || user.contains(char::is_control) => Err(
+            "invalid value for \"--check-user\": allowed is a name without a colon; the password goes into \
+                 \"--check-password-file\""
+                .to_owned(),
+        ),
+        (Some(user), Some(password_file)) => Ok(Some(Credentials { user, password_file })),
+    }
+}
+
+/// What to say of a check that takes a password to another machine.
+fn tells_a_password(check: &Check) -> Option<String> {
+    match (check.asks_cratedb() && check.is_remote(), check.is_encrypted()) {
+        (true, false) => Some(format!(
+            "the password of check {check} goes in clear to another machine: use crate+https://"
+        )),
+        (true, true) => Some(format!(
+            "the password of check {check} goes to another machine, and a check judges no certificate: ask the node \
+             from its own machine"
+        )),
+        (false, _) => None,
+    }
 }
 
 fn is_plain_and_remote(endpoint: &str) -> bool {

@@ -65,6 +65,15 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
     text.parse().map_err(|e: crate::host::InvalidHost| e.to_string())
 }
 
+/// The name of a cluster of CrateDB.
+pub(super) fn cluster(text: &str) -> Result<String, String> {
+    if (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("allowed is 1 to 200 characters, none of them a control character".to_owned())
+    }
+}
+
 /// An address to listen on, with a port: CrateDB has to be told which.
 pub(super) fn srv_address(text: &str) -> Result<SocketAddr, String> {
     let error = || "allowed is an IP address and a port, such as 127.0.0.1:5399 or [::1]:5399".to_owned();
@@ -190,7 +199,7 @@ mod tests {
         #[test]
         fn no_text_makes_a_parser_panic(text in ".*") {
             let _ = (duration(&text), ttl(&text), port(&text), count(&text), expect(&text), host(&text), prefix(&text), log_filter(&text));
-            let _ = (srv_address(&text), srv_name(&text));
+            let _ = (srv_address(&text), srv_name(&text), cluster(&text));
         }
     }
 }

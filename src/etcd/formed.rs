@@ -1,48 +1,119 @@
-//! The mark that a cluster has formed: put by whoever announces, once for everybody.
+//! The mark that a cluster has formed: put by whoever sees a master, once for everybody.
 
-use etcd_client::{Client, Compare, CompareOp, GetOptions, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse};
 
-use super::{connection::Connection, error::Error, freeze::Keys};
-use crate::host::Host;
+use super::{
+    connection::Connection,
+    error::Error,
+    freeze::{Keys, compare_epoch, read_epoch},
+};
+use crate::{
+    bootstrap::{Epoch, Formed},
+    host::Host,
+};
 
 /// Says, once for everybody, that the cluster has formed.
 #[derive(Debug)]
 pub struct FormedMark {
     connection: Connection,
-    key: String,
+    keys: Keys,
     by: String,
+}
+
+/// What came of saying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// It was not known, and is now.
+    Now,
+    /// It was known.
+    Before,
+    /// Nothing was put: etcd has this epoch, which is greater than ours.
+    OlderThan(Epoch),
+}
+
+/// The epoch and the mark, as they are stored.
+struct Stored {
+    epoch_revision: i64,
+    /// None where there is none, or where it cannot be read.
+    epoch: Option<Epoch>,
+    formed_revision: i64,
 }
 
 impl FormedMark {
     pub(super) fn new(mut connection: Connection, prefix: &str, by: &Host) -> Self {
         // Whoever announces has a connection of its own that says how etcd is.
         connection.silence();
-        Self { connection, key: Keys::new(prefix).formed(), by: by.to_string() }
+        Self { connection, keys: Keys::new(prefix), by: by.to_string() }
     }
 
     /// The key, `<prefix>.meta/bootstrap/formed`.
-    pub fn key(&self) -> &str {
-        &self.key
+    pub fn key(&self) -> String {
+        self.keys.formed()
     }
 
-    /// Puts the key unless it is there. Gives whether it was absent.
+    /// The epoch that is stored. None where there is none, or where what is stored is none.
+    ///
+    /// # Errors
+    /// See [`Error`]. Safe to drop.
+    pub async fn epoch(&mut self) -> Result<Option<Epoch>, Error> {
+        Ok(self.look().await?.epoch)
+    }
+
+    /// Puts the mark for a cluster of `epoch`, and the epoch where none or a smaller one is stored, as in a store that
+    /// was restored. Puts nothing where the mark is there already, or where etcd has a greater epoch.
     ///
     /// # Errors
     /// See [`Error`]; to be tried again until it is answered. Safe to drop.
-    pub async fn put(&mut self) -> Result<bool, Error> {
-        let (key, by) = (self.key.as_str(), self.by.as_str());
-        let put = Txn::new()
-            .when([Compare::create_revision(key, CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(key, by, None)]);
-        let answer = self
-            .connection
-            .call(async |mut client: Client| {
-                // It is there already nearly always, and a read costs etcd no raft write.
-                let there = client.get(key, Some(GetOptions::new().with_keys_only())).await?;
-                if there.kvs().is_empty() { Ok(client.txn(put).await?.succeeded()) } else { Ok(false) }
-            })
-            .await?;
+    pub async fn put(&mut self, epoch: Epoch) -> Result<Marked, Error> {
+        let stored = self.look().await?;
+        let behind = match stored.epoch {
+            Some(greater) if greater > epoch => return Ok(Marked::OlderThan(greater)),
+            Some(other) => other < epoch,
+            None => epoch > Epoch::default(),
+        };
+        if stored.formed_revision != 0 && !behind {
+            return Ok(Marked::Before);
+        }
+        let (key, epoch_key) = (self.keys.formed(), self.keys.epoch());
+        let formed = Formed { by: self.by.clone(), epoch: Some(epoch) };
+        let value = serde_json::to_string(&formed).unwrap_or_default();
+        let mut conditions = compare_epoch(&epoch_key, stored.epoch_revision, stored.epoch);
+        conditions.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, stored.formed_revision));
+        let epoch = behind.then(|| TxnOp::put(epoch_key, epoch.to_string(), None));
+        let puts: Vec<TxnOp> = [TxnOp::put(key, value, None)].into_iter().chain(epoch).collect();
+        let put = Txn::new().when(conditions).and_then(puts);
+        let answer = self.connection.call(async |mut client: Client| Ok(client.txn(put).await?)).await?;
         self.connection.accepted();
-        Ok(answer)
+        if answer.succeeded() {
+            Ok(Marked::Now)
+        } else {
+            // Somebody else was quicker; the next look tells with what.
+            Err(Error::Unavailable("somebody else wrote at the same time".to_owned()))
+        }
+    }
+
+    /// Both keys at one revision. A read costs etcd no write, and the mark is there nearly always.
+    async fn look(&mut self) -> Result<Stored, Error> {
+        let keys_only = GetOptions::new().with_keys_only();
+        let read = Txn::new()
+            .and_then([TxnOp::get(self.keys.epoch(), None), TxnOp::get(self.keys.formed(), Some(keys_only))]);
+        let answer = self.connection.call(async |mut client: Client| Ok(client.txn(read).await?)).await?;
+        let ranges: Vec<GetResponse> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|answer| match answer {
+                TxnOpResponse::Get(range) => Some(range),
+                _ => None,
+            })
+            .collect();
+        let [epoch, formed] = ranges.as_slice() else {
+            return Err(Error::Unavailable("the answer lacks what was asked for".to_owned()));
+        };
+        let revision = |range: &GetResponse| range.kvs().first().map_or(0, |kv| kv.mod_revision());
+        Ok(Stored {
+            epoch_revision: revision(epoch),
+            epoch: epoch.kvs().first().and_then(|kv| read_epoch(kv.value()).ok()),
+            formed_revision: revision(formed),
+        })
     }
 }

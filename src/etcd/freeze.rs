@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, Txn, TxnOp,
-    TxnOpResponse,
+    Client, Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder,
+    SortTarget, Txn, TxnOp, TxnOpResponse,
 };
 use tracing::{debug, warn};
 
@@ -15,7 +15,7 @@ use super::{
     list::{self, Warned},
 };
 use crate::{
-    bootstrap::{Candidate, Change, Condition, List, Registered, View},
+    bootstrap::{Candidate, Change, Condition, Epoch, Formed, InvalidEpoch, List, Registered, View},
     host::Host,
     text::{decode, escape},
 };
@@ -25,6 +25,8 @@ use crate::{
 const TTL: Duration = Duration::from_secs(10);
 /// Longest wait for the end of our lease when we leave; it ends by itself soon enough.
 const LEAVE: Duration = Duration::from_secs(1);
+/// So many candidates are read, the earliest first; no list has as many names.
+const MOST_CANDIDATES: i64 = 1000;
 
 /// The keys beside a prefix, none of which begins with `<prefix>/`.
 #[derive(Debug)]
@@ -50,6 +52,10 @@ impl Keys {
         format!("{}list", self.directory)
     }
 
+    pub(super) fn epoch(&self) -> String {
+        format!("{}epoch", self.directory)
+    }
+
     pub(super) fn formed(&self) -> String {
         format!("{}formed", self.directory)
     }
@@ -64,6 +70,7 @@ impl Keys {
             }
             Condition::List(revision) => vec![unchanged(self.list(), *revision)],
             Condition::Formed(revision) => vec![unchanged(self.formed(), *revision)],
+            Condition::Epoch(revision, epoch) => compare_epoch(&self.epoch(), *revision, *epoch),
             // Etcd compares every key of a range, and a key that is absent where there is none
             // (server/etcdserver/apply.go, `applyCompare`): true of an empty range alone.
             Condition::NobodyAnnounced => {
@@ -72,6 +79,19 @@ impl Keys {
             }
         }
     }
+}
+
+/// That the epoch's key still is as it was seen: absent, or with this mod revision and, where it could be read, this
+/// epoch. A store that lost its data counts its revisions anew.
+pub(super) fn compare_epoch(key: &str, revision: i64, epoch: Option<Epoch>) -> Vec<Compare> {
+    let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
+    let same = epoch.map(|epoch| Compare::value(key, CompareOp::Equal, epoch.to_string()));
+    [unchanged].into_iter().chain(same).collect()
+}
+
+/// What the epoch's key holds.
+pub(super) fn read_epoch(value: &[u8]) -> Result<Epoch, InvalidEpoch> {
+    std::str::from_utf8(value).map_err(|_| InvalidEpoch)?.parse()
 }
 
 /// What is stored for the first election under one prefix, and a connection to it.
@@ -93,9 +113,25 @@ impl Bootstrap {
         Self { connection, keys, session: None, granted: false, warned: Warned::default() }
     }
 
+    /// The prefix.
+    pub fn prefix(&self) -> &str {
+        &self.keys.prefix
+    }
+
     /// The lease of our candidate, if there is one.
     pub fn session(&self) -> Option<LeaseId> {
         self.session
+    }
+
+    /// Everybody who is announced: how many keys there are under the prefix, and the hosts of those that are
+    /// announcements, sorted. Tried at each endpoint, as [`Registry::list`](super::Registry::list).
+    ///
+    /// # Errors
+    /// The last failure. Safe to drop.
+    pub async fn announced(&mut self) -> Result<(i64, Vec<Host>), Error> {
+        let listing =
+            list::at_each_endpoint(&mut self.connection, &self.keys.prefix, None, &mut self.warned).await?;
+        Ok((listing.keys, listing.entries.into_iter().map(|entry| entry.node.host).collect()))
     }
 
     /// Reads everything at one revision, linearizably, and renews our lease side by side; a lease that
@@ -118,10 +154,18 @@ impl Bootstrap {
 
     async fn look_once(&mut self) -> Result<View, Error> {
         let (from, end) = list::range(&self.keys.prefix);
-        let all = GetOptions::new().with_prefix();
+        let earliest = GetOptions::new()
+            .with_prefix()
+            .with_limit(MOST_CANDIDATES)
+            .with_sort(SortTarget::Create, SortOrder::Ascend);
         let any = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
-        let read = Txn::new()
-            .and_then([TxnOp::get(self.keys.directory.as_str(), Some(all)), TxnOp::get(from, Some(any))]);
+        let read = Txn::new().and_then([
+            TxnOp::get(self.keys.epoch(), None),
+            TxnOp::get(self.keys.list(), None),
+            TxnOp::get(self.keys.formed(), None),
+            TxnOp::get(self.keys.candidates(), Some(earliest)),
+            TxnOp::get(from, Some(any)),
+        ]);
         let session = self.session.filter(|_| self.granted);
         let (living, answer) = self
             .connection
@@ -150,34 +194,40 @@ impl Bootstrap {
             TxnOpResponse::Get(range) => Some(range),
             _ => None,
         });
-        let (Some(stored), Some(announced)) = (ranges.next(), ranges.next()) else {
-            return Err(Error::Unavailable("the answer lacks what was asked for".to_owned()));
+        let mut next = || {
+            ranges.next().ok_or_else(|| Error::Unavailable("the answer lacks what was asked for".to_owned()))
         };
-        Ok(self.view(&stored, &announced))
+        let (epoch, list, formed, candidates, announced) = (next()?, next()?, next()?, next()?, next()?);
+        let first = |range: &GetResponse| range.kvs().first().cloned();
+        Ok(View {
+            candidates: self.registered(&candidates),
+            epoch: first(&epoch).map(|kv| (kv.mod_revision(), read_epoch(kv.value()))),
+            list: first(&list).map(|kv| {
+                let read =
+                    serde_json::from_slice::<List>(kv.value()).map_err(|e| escape(e.to_string().as_bytes()));
+                (kv.mod_revision(), read)
+            }),
+            formed: first(&formed).map(|kv| (kv.mod_revision(), Formed::read(kv.value()))),
+            announced: first(&announced).map(|kv| escape(kv.key())),
+        })
     }
 
-    fn view(&mut self, stored: &GetResponse, announced: &GetResponse) -> View {
-        let mut view =
-            View { announced: announced.kvs().first().map(|kv| escape(kv.key())), ..View::default() };
-        let (candidates, list, formed) = (self.keys.candidates(), self.keys.list(), self.keys.formed());
-        for kv in stored.kvs() {
-            if kv.key() == list.as_bytes() {
-                let read = serde_json::from_slice::<List>(kv.value()).map_err(|e| e.to_string());
-                view.list = Some((kv.mod_revision(), read));
-            } else if kv.key() == formed.as_bytes() {
-                view.formed = Some((kv.mod_revision(), escape(kv.value())));
-            } else if let Some(name) = kv.key().strip_prefix(candidates.as_bytes()) {
-                match candidate(name, kv) {
-                    Ok(candidate) => view.candidates.push(candidate),
-                    Err(reason) if self.warned.is_new(kv.key()) => {
+    /// The candidates, as etcd sorts them: the earliest first. What is none is skipped with one warning.
+    fn registered(&mut self, candidates: &GetResponse) -> Vec<Registered> {
+        let directory = self.keys.candidates();
+        let read = |kv: &KeyValue| {
+            let name = kv.key().strip_prefix(directory.as_bytes()).unwrap_or_default();
+            match candidate(name, kv) {
+                Ok(candidate) => Some(candidate),
+                Err(reason) => {
+                    if self.warned.is_new(kv.key()) {
                         warn!(key = decode(kv.key()), reason, "skipped a key that is no candidate");
                     }
-                    Err(_) => {}
+                    None
                 }
             }
-        }
-        view.candidates.sort_unstable_by_key(|candidate| candidate.create_revision);
-        view
+        };
+        candidates.kvs().iter().filter_map(read).collect()
     }
 
     /// Makes `change` for `me`, if all of `conditions` hold. Gives whether it was made. The lease of a
@@ -203,11 +253,18 @@ impl Bootstrap {
             }
             // Nobody to register.
             (Change::Register, None) => return Ok(false),
-            (Change::Freeze(list), _) => vec![TxnOp::put(self.keys.list(), json(list), None)],
-            (Change::Reset, _) => {
-                let all = DeleteOptions::new().with_prefix();
-                vec![TxnOp::delete(self.keys.directory.as_str(), Some(all))]
+            (Change::Freeze { list, begins_epoch }, _) => {
+                let epoch = list.epoch.filter(|_| *begins_epoch);
+                let epoch = epoch.map(|epoch| TxnOp::put(self.keys.epoch(), epoch.to_string(), None));
+                [TxnOp::put(self.keys.list(), json(list), None)].into_iter().chain(epoch).collect()
             }
+            // One by one: etcd refuses a transaction that deletes a range and puts a key inside it.
+            (Change::Reset(epoch), _) => vec![
+                TxnOp::delete(self.keys.list(), None),
+                TxnOp::delete(self.keys.formed(), None),
+                TxnOp::delete(self.keys.candidates(), Some(DeleteOptions::new().with_prefix())),
+                TxnOp::put(self.keys.epoch(), epoch.to_string(), None),
+            ],
         };
         let compares: Vec<Compare> =
             conditions.iter().flat_map(|condition| self.keys.compare(condition)).collect();

@@ -108,6 +108,28 @@ pub(super) async fn list(
     }
 }
 
+/// As [`list`], begun again at the next endpoint until each had its turn, and once more where etcd was compacted meanwhile
+/// or took our token for stale.
+///
+/// # Errors
+/// The last failure. Safe to drop.
+pub(super) async fn at_each_endpoint(
+    connection: &mut Connection,
+    prefix: &str,
+    host: Option<&Host>,
+    warned: &mut Warned,
+) -> Result<Listing, Error> {
+    let mut endpoints_left = connection.endpoint_count();
+    let mut again = true;
+    loop {
+        match list(connection, prefix, host, warned).await {
+            Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
+            Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
+            result => return result,
+        }
+    }
+}
+
 async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> Result<GetResponse, Error> {
     let answer = connection.call(async |mut client: Client| Ok(client.get(from, Some(options)).await?)).await;
     if answer.is_ok() {

@@ -32,7 +32,7 @@ pub use self::{
     connection::Options,
     endpoint::parse_endpoints,
     error::Error,
-    formed::FormedMark,
+    formed::{FormedMark, Marked},
     freeze::Bootstrap,
     lease::{LeaseId, Ttl},
     outage::{Contact, Failure},
@@ -64,7 +64,7 @@ impl Registry {
     /// # Errors
     /// The last failure. A read that failed is never an empty list. Safe to drop.
     pub async fn list(&mut self) -> Result<Snapshot, Error> {
-        let Listing { revision, entries, .. } = self.entries(None).await?;
+        let Listing { revision, entries, .. } = self.read(None).await?;
         Ok(Snapshot::new(revision, entries.into_iter().map(|entry| entry.node).collect()))
     }
 
@@ -74,22 +74,13 @@ impl Registry {
     /// # Errors
     /// The last failure. Safe to drop.
     pub async fn status(&mut self, host: Option<&Host>) -> Result<Status, Error> {
-        let Listing { revision, entries, .. } = self.entries(host).await?;
+        let Listing { revision, entries, .. } = self.read(host).await?;
         let announced = status::with_ttl(&mut self.connection, entries).await?;
         Ok(Status { revision, announced })
     }
 
-    async fn entries(&mut self, host: Option<&Host>) -> Result<Listing, Error> {
-        let mut endpoints_left = self.connection.endpoint_count();
-        // Once: etcd was compacted while we read, or took our token for stale.
-        let mut again = true;
-        loop {
-            match list::list(&mut self.connection, &self.prefix, host, &mut self.warned).await {
-                Err(Error::Unavailable(_)) if endpoints_left > 1 => endpoints_left -= 1,
-                Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
-                result => return result,
-            }
-        }
+    async fn read(&mut self, host: Option<&Host>) -> Result<Listing, Error> {
+        list::at_each_endpoint(&mut self.connection, &self.prefix, host, &mut self.warned).await
     }
 
     /// Publishes whole snapshots on change, for ever: list, watch, and on any trouble list again. Nothing is published

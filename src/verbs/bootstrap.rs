@@ -1,25 +1,25 @@
 //! `bootstrap`: who may elect the first master, agreed on once per cluster.
 
+mod ask;
+mod operate;
+
 use std::{
-    fmt::Write as _,
     io::{self, Write as _},
     path::PathBuf,
     time::Duration,
 };
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use self::ask::{Patience, ask, has_node_data};
 use crate::{
-    bootstrap::{self, Answer, Candidate, Change, Cluster, MachineId, Obstacle, Said, Step, View},
-    etcd::{Bootstrap, Error, Registry},
+    bootstrap::{Answer, BootId, Candidate, Cluster, MachineId, Memory, Obstacle, Said, Started},
+    etcd::{Bootstrap, Registry},
     host::Host,
     publish::file::{How, Target},
+    thread,
 };
-
-/// Between two looks while something has to happen first.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -41,9 +41,16 @@ pub struct Agree {
     pub name: Host,
     /// Longest time to the answer.
     pub within: Duration,
-    /// `within` is for etcd alone, and starts anew whenever that answers: the other candidates may take as long as they
-    /// like. A node that started without them would be announced, and they would join a cluster that nobody elects.
+    /// Wait for the others, and for etcd, for ever. A node that started without them would be announced, and they would
+    /// join a cluster that nobody elects. `within` is then only how long a node that has data waits for etcd.
     pub wait: bool,
+    /// How long all candidates have to be there, with nobody announced, before the list is frozen; three times as long
+    /// where etcd failed meanwhile.
+    pub hold: Duration,
+    /// Where this host keeps its notes; without it, it remembers nothing.
+    pub state_dir: Option<PathBuf>,
+    /// CrateDB's `path.data`: a node that has data there ran before, and starts also while etcd is away.
+    pub node_data: Option<PathBuf>,
     /// An assignment for a systemd `EnvironmentFile=`, instead of the bare names.
     pub env: bool,
     /// The file to replace, instead of printing.
@@ -87,8 +94,8 @@ pub async fn run(
     let work = async {
         match options {
             Options::Agree(options) => agree(&mut stored, options).await,
-            Options::Show => show(&mut stored).await,
-            Options::Reset(within) => reset(&mut stored, within).await,
+            Options::Show => operate::show(&mut stored).await,
+            Options::Reset(within) => operate::reset(&mut stored, within).await,
         }
     };
     let ended = tokio::select! {
@@ -100,34 +107,39 @@ pub async fn run(
 }
 
 async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
-    let Agree { expect, name, within, wait, env, output } = options;
+    let Agree { expect, name, within, wait, hold, state_dir, node_data, env, output } = options;
     let output = output.map(|path| Target { option: "--output", path, how: How::Replace });
     if let Some(file) = &output {
         // Before anything can go wrong or end us.
         file.write(&render(None, env))?;
     }
-    let answer = if expect == 0 {
+    let machine = MachineId::of_this_machine()?;
+    let memory = Memory::new(state_dir, stored.prefix(), machine.clone());
+    let given = if expect == 0 {
         info!("nobody is to elect the first master: \"--expect\" is 0");
         None
     } else {
-        let machine = MachineId::of_this_machine()?;
-        let me = Candidate { name, said: Said { expect, machine } };
-        Some(ask(stored, &me, within, wait).await?)
+        let note = memory.note().await;
+        let patience = Patience { within, wait, hold, node_has_data: node_has_data(node_data).await };
+        let said = Said { expect, machine, boot: BootId::of_this_boot(), saw_etcd_fail: false };
+        Some(ask(stored, Candidate { name: name.clone(), said }, note, &patience).await?)
     };
-    match &answer {
-        Some(Answer::Elect(list)) => info!(%list, "these may elect the first master"),
-        Some(Answer::Join(cluster @ Cluster::Formed(_))) => {
-            info!(reason = %cluster, "join: nobody may elect a first master");
-        }
-        // The one case in which it may be wrong.
-        Some(Answer::Join(cluster @ Cluster::Announced(_))) => warn!(
-            reason = %cluster,
-            "join: nobody may elect a first master. If there is no cluster: stop all nodes, delete what is left under \
-             the prefix, and start them again, each with the same \"--expect\""
-        ),
-        None => {}
+    let answer = given.as_ref().map(|given| &given.answer);
+    if let Some(answer) = answer {
+        report(answer);
     }
-    let text = render(answer.as_ref(), env);
+    let started = Started {
+        prefix: memory.prefix().to_owned(),
+        machine: memory.machine().clone(),
+        node: name,
+        epoch: given.as_ref().and_then(|given| given.epoch),
+        elects: matches!(answer, Some(Answer::Elect(_))),
+    };
+    // Before the node can act on it.
+    if let Err(reason) = memory.write_started(&started).await {
+        warn!(reason, "this host cannot note what its node is started with");
+    }
+    let text = render(answer, env);
     match output {
         Some(file) => _ = file.write(&text)?,
         None => print(&text)?,
@@ -135,74 +147,35 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks and does what is next until there is an answer. Everything but a refusal is tried again.
-async fn ask(stored: &mut Bootstrap, me: &Candidate, within: Duration, wait: bool) -> anyhow::Result<Answer> {
-    let mut deadline = Instant::now() + within;
-    let mut failure = Failure::Etcd(Error::Unavailable("no answer in time".to_owned()));
-    let (mut said, mut registered) = (None, false);
-    loop {
-        let pause = match timeout_at(deadline, turn(stored, me)).await {
-            Err(_) => return Err(failure.into_error(within)),
-            Ok(Ok(Step::Done(answer))) => return Ok(answer),
-            Ok(Ok(Step::Refuse(obstacle))) => return Err(NotAgreed::Before(obstacle).into()),
-            // Another process of ours took the place that we had: not over and over, or nobody can freeze a list.
-            Ok(Ok(Step::Change(Change::Register, _))) if std::mem::replace(&mut registered, true) => {
-                LOOK_EVERY
-            }
-            // Done, or somebody else did something: all is different now.
-            Ok(Ok(Step::Change(..))) => LOOK_EVERY.mul_f64(fastrand::f64() / 10.0),
-            Ok(Ok(Step::Wait(obstacle))) => {
-                if said.as_ref() != Some(&obstacle) {
-                    match &obstacle {
-                        Obstacle::TooFew { .. } => info!(reason = %obstacle, "no agreement yet"),
-                        _ => warn!(reason = %obstacle, "no agreement yet"),
-                    }
-                    said = Some(obstacle.clone());
-                }
-                failure = Failure::Waiting(obstacle);
-                if wait {
-                    deadline = Instant::now() + within;
-                }
-                LOOK_EVERY
-            }
-            Ok(Err(error)) if is_final(&error) => return Err(Failure::Etcd(error).into_error(within)),
-            Ok(Err(error)) => {
-                failure = Failure::Etcd(error);
-                LOOK_EVERY
-            }
-        };
-        if timeout_at(deadline, sleep(pause)).await.is_err() {
-            return Err(failure.into_error(within));
-        }
+/// Looks for node data, on a thread of its own: the disk may hang.
+async fn node_has_data(directory: Option<PathBuf>) -> bool {
+    match directory {
+        // Where no thread can be started it is as where the directory cannot be looked into.
+        Some(directory) => thread::run("node-data", move || has_node_data(&directory)).await.unwrap_or(true),
+        None => false,
     }
 }
 
-/// Looks, and makes the change that is next, if one is.
-async fn turn(stored: &mut Bootstrap, me: &Candidate) -> Result<Step, Error> {
-    let view = stored.look().await?;
-    let step = bootstrap::decide(&view, me, stored.session());
-    if let Step::Change(change, conditions) = &step {
-        stored.change(change, Some(me), conditions).await?;
-    }
-    Ok(step)
-}
-
-fn is_final(error: &Error) -> bool {
-    error.is_refusal() || matches!(error, Error::Unusable(_))
-}
-
-/// What stood in the way last.
-enum Failure {
-    Etcd(Error),
-    Waiting(Obstacle),
-}
-
-impl Failure {
-    fn into_error(self, within: Duration) -> anyhow::Error {
-        match self {
-            Self::Etcd(error) => anyhow::Error::from(error).context("failed to agree on the first masters"),
-            Self::Waiting(obstacle) => NotAgreed::InTime { obstacle, within }.into(),
+fn report(answer: &Answer) {
+    match answer {
+        Answer::Elect(list) => info!(%list, "these may elect the first master"),
+        Answer::Join(cluster @ (Cluster::Formed(_) | Cluster::Noted { is_seen: true })) => {
+            info!(reason = %cluster, "join: nobody may elect a first master");
         }
+        Answer::Join(cluster @ Cluster::Noted { is_seen: false }) => warn!(
+            reason = %cluster,
+            "join: nobody may elect a first master, although etcd shows no cluster: it may have lost its data. If the \
+             cluster is gone for ever: stop all nodes, and run \"bootstrap --reset --yes\""
+        ),
+        Answer::Join(cluster @ (Cluster::NotedAlone | Cluster::NodeData)) => {
+            warn!(reason = %cluster, "join: nobody may elect a first master");
+        }
+        // The one case in which it may be wrong.
+        Answer::Join(cluster @ Cluster::Announced(_)) => warn!(
+            reason = %cluster,
+            "join: nobody may elect a first master. If there is no cluster: stop all nodes, delete what is left under \
+             the prefix, and start them again, each with the same \"--expect\""
+        ),
     }
 }
 
@@ -219,78 +192,6 @@ fn render(answer: Option<&Answer>, env: bool) -> String {
     }
 }
 
-async fn show(stored: &mut Bootstrap) -> anyhow::Result<()> {
-    let view = stored.look().await.context("failed to read from etcd")?;
-    print(&text(&view))
-}
-
-/// One line each, a tab after what it is.
-fn text(view: &View) -> String {
-    let none = || "-".to_owned();
-    let list = view.list.as_ref().map_or_else(none, |(_, list)| match list {
-        Ok(list) => list.to_string(),
-        Err(reason) => format!("invalid: {}", crate::text::escape(reason.as_bytes())),
-    });
-    let formed = view.formed.as_ref().map_or_else(none, |(_, by)| by.clone());
-    let announced = view.announced.clone().unwrap_or_else(none);
-    let mut text = format!("list\t{list}\nformed\t{formed}\nannounced\t{announced}\n");
-    for registered in &view.candidates {
-        let Candidate { name, said } = &registered.candidate;
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "candidate\t{name}\t{}\t{}", said.expect, said.machine);
-    }
-    text
-}
-
-async fn reset(stored: &mut Bootstrap, within: Duration) -> anyhow::Result<()> {
-    let deadline = Instant::now() + within;
-    let mut failure = Error::Unavailable("no answer in time".to_owned());
-    let mut before: Option<View> = None;
-    loop {
-        match timeout_at(deadline, try_reset(stored, &mut before)).await {
-            Err(_) => break,
-            Ok(Ok(Some(Err(announced)))) => return Err(announced.into()),
-            Ok(Ok(Some(Ok(())))) => {
-                info!("reset: nobody is listed, and no cluster is known to have formed");
-                return Ok(());
-            }
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) if is_final(&error) => {
-                failure = error;
-                break;
-            }
-            Ok(Err(error)) => failure = error,
-        }
-        if timeout_at(deadline, sleep(LOOK_EVERY)).await.is_err() {
-            break;
-        }
-    }
-    Err(anyhow::Error::from(failure).context("failed to reset"))
-}
-
-/// One try: done, refused, or to be tried again. `before` is what was to be reset by the last one.
-async fn try_reset(
-    stored: &mut Bootstrap,
-    before: &mut Option<View>,
-) -> Result<Option<Result<(), StillAnnounced>>, Error> {
-    let now = stored.look().await?;
-    // The last try did it, and its answer was lost.
-    if before.as_ref().is_some_and(|before| bootstrap::is_reset(before, &now)) {
-        return Ok(Some(Ok(())));
-    }
-    if let Some(key) = now.announced {
-        return Ok(Some(Err(StillAnnounced(key))));
-    }
-    let (change, conditions) = bootstrap::reset(&now);
-    *before = Some(now);
-    let done = stored.change(&change, None, &conditions).await?;
-    if !done {
-        // Nothing was reset, so nothing is awaited.
-        *before = None;
-    }
-    Ok(done.then_some(Ok(())))
-}
-
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
@@ -299,13 +200,13 @@ fn print(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bootstrap::{Cluster, List, Listed};
+    use crate::bootstrap::{List, Listed};
 
     #[test]
     fn no_flag_is_left_without_a_value() {
         let machine = MachineId::derive(&"5".repeat(32)).unwrap();
         let node = |name: &str| Listed { name: name.parse().unwrap(), machine: machine.clone() };
-        let elect = Answer::Elect(List { nodes: vec![node("b"), node("a")] });
+        let elect = Answer::Elect(List { epoch: None, nodes: vec![node("b"), node("a")] });
         let join = Answer::Join(Cluster::Formed("a".to_owned()));
         assert_eq!(render(Some(&elect), true), "CRATE_BOOTSTRAP_FLAGS=-Ccluster.initial_master_nodes=b,a\n");
         assert_eq!(render(Some(&elect), false), "b,a\n");

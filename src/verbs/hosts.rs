@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use crate::{
@@ -35,8 +35,10 @@ pub struct Options {
     pub output: Option<PathBuf>,
     /// Leave the file as it is, and succeed, when etcd cannot be read.
     pub allow_stale: bool,
-    /// Wait for this many hosts, for so long.
-    pub wait_for: Option<(usize, Duration)>,
+    /// Wait for this many hosts.
+    pub wait_for: Option<usize>,
+    /// Longest time for all of it. Without it, each endpoint is tried once.
+    pub within: Option<Duration>,
 }
 
 /// `--wait-for` was not met.
@@ -57,11 +59,12 @@ pub struct TooFew {
 /// [`Error`], [`TooFew`], or a file that cannot be written; nothing was printed then, and the file
 /// is as it was. Safe to drop.
 pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
-    let read = match options.wait_for {
-        None => {
-            registry.list().await.map(|list| list.select(options.port, &options.exclude)).map_err(Into::into)
-        }
-        Some((wanted, within)) => wait(&mut registry, &options, wanted, within).await,
+    let read = match (options.wait_for, options.within) {
+        (Some(wanted), Some(within)) => wait(&mut registry, &options, wanted, within).await,
+        (_, within) => list(&mut registry, within)
+            .await
+            .map(|list| list.select(options.port, &options.exclude))
+            .map_err(Into::into),
     };
     let snapshot = match (read, &options.output) {
         (Ok(snapshot), _) => snapshot,
@@ -96,6 +99,16 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
         }
     }
     Ok(())
+}
+
+/// Lists once, within this time if there is any.
+async fn list(registry: &mut Registry, within: Option<Duration>) -> Result<Snapshot, Error> {
+    match within {
+        Some(within) => timeout(within, registry.list())
+            .await
+            .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned()))),
+        None => registry.list().await,
+    }
 }
 
 fn is_unreadable(error: &anyhow::Error) -> bool {

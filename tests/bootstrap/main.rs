@@ -25,11 +25,16 @@ use support::{
 /// What is stored for the first election under the default prefix.
 pub const STORED: &str = "/services/crate.meta/bootstrap/";
 
-/// `bootstrap` for the node `name` of `expect`, with more arguments.
+/// `bootstrap` for the node `name` of `expect`, with more arguments. The hold is so short that only the tests about it
+/// wait for it.
 pub fn ask(etcd: &Etcd, name: &str, expect: u32, args: &[&str]) -> Command {
     let mut command = tool();
     command.args(["bootstrap", "--endpoints", &etcd.url()]);
-    command.args(["--node-name", name, "--expect", &expect.to_string()]).args(args);
+    command.args(["--node-name", name, "--expect", &expect.to_string()]);
+    if !args.contains(&"--hold") {
+        command.args(["--hold", "100ms"]);
+    }
+    command.args(args);
     command
 }
 

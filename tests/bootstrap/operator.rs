@@ -13,7 +13,7 @@ use crate::{
 #[test]
 fn everything_that_is_stored_is_shown() {
     let etcd = Etcd::start();
-    assert_eq!(operate(&etcd, &["--show"]).printed(), "list\t-\nformed\t-\nannounced\t-\n");
+    assert_eq!(operate(&etcd, &["--show"]).printed(), "epoch\t-\nlist\t-\nformed\t-\nannounced\t0\t-\n");
     let _a = Asking::registered(&etcd, "a", 2);
     let candidates = shown(&etcd, "candidate");
     assert!(candidates.len() == 1 && candidates[0].starts_with("a\t2\t"), "{candidates:?}");
@@ -22,7 +22,12 @@ fn everything_that_is_stored_is_shown() {
     etcd.etcdctl(&["put", &key_of("h1"), DEFAULT_VALUE]);
     assert_eq!(shown(&etcd, "list"), ["a,b"]);
     assert_eq!(shown(&etcd, "formed"), ["h1"]);
-    assert_eq!(shown(&etcd, "announced"), [key_of("h1")]);
+    assert_eq!(shown(&etcd, "announced"), ["1\th1"]);
+    etcd.etcdctl(&["put", &key_of("h2"), DEFAULT_VALUE]);
+    etcd.etcdctl(&["put", &key_of("junk"), "junk"]);
+    assert_eq!(shown(&etcd, "announced"), ["3\th1,h2"], "a key that is no announcement counts, too");
+    let epoch: u64 = shown(&etcd, "epoch")[0].parse().unwrap();
+    assert!(epoch > 1_700_000_000_000, "milliseconds since 1970: {epoch}");
 }
 
 #[test]
@@ -41,21 +46,29 @@ fn reset_is_refused_while_anybody_is_announced() {
     assert!(refused.stderr.contains(sentence), "{}", refused.stderr);
     assert_eq!((shown(&etcd, "list"), shown(&etcd, "formed")), (vec!["a".into()], vec!["h1".into()]));
 
+    let before: u64 = shown(&etcd, "epoch")[0].parse().unwrap();
     drop(h1);
     eventually_eq("its lease ends", PATIENCE, &0, || etcd.announced().len());
     assert_eq!(operate(&etcd, &["--reset", "--yes"]).printed(), "");
-    assert_eq!(operate(&etcd, &["--show"]).printed(), "list\t-\nformed\t-\nannounced\t-\n");
+    let after: u64 = shown(&etcd, "epoch")[0].parse().unwrap();
+    assert!(after > before, "{after} follows {before}");
+    assert_eq!((shown(&etcd, "list"), shown(&etcd, "formed")), (vec!["-".into()], vec!["-".into()]));
     assert_eq!(run(ask(&etcd, "b", 1, &[])).printed(), "b\n");
+    assert_eq!(shown(&etcd, "epoch")[0], after.to_string(), "the list is of the epoch that the reset began");
 }
 
 /// The lines that the README gives.
 #[test]
 fn documented_permissions_suffice() {
     let mut etcd = Etcd::start();
-    let (own, formed, all) = (key_of("h1"), format!("{STORED}formed"), "/services/crate/");
+    let (own, all) = (key_of("h1"), "/services/crate/");
     etcd.enable_auth(&[
         ("node", "secret", &[&["--prefix=true", "readwrite", STORED], &["--prefix=true", "read", all]]),
-        ("h1", "secret", &[&["readwrite", &own], &["readwrite", &formed], &["--prefix=true", "read", all]]),
+        (
+            "h1",
+            "secret",
+            &[&["readwrite", &own], &["--prefix=true", "readwrite", STORED], &["--prefix=true", "read", all]],
+        ),
         ("narrow", "secret", &[&["--prefix=true", "read", all]]),
     ]);
     let login = |mut command: std::process::Command, user: &str| {
@@ -72,7 +85,7 @@ fn documented_permissions_suffice() {
         command.args(["bootstrap", "--endpoints", &etcd.url()]).args(args);
         run(login(command, "node")).printed()
     };
-    assert!(operate(&["--show"]).starts_with("list\ta\n"));
+    assert!(operate(&["--show"]).contains("\nlist\ta\n"));
     operate(&["--reset", "--yes"]);
-    assert!(operate(&["--show"]).starts_with("list\t-\n"));
+    assert!(operate(&["--show"]).contains("\nlist\t-\n"));
 }

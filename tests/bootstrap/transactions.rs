@@ -4,7 +4,7 @@
 use std::{future::Future, time::Duration};
 
 use crate_discovery::{
-    bootstrap::{Candidate, Change, Condition, List, Listed, MachineId, Said},
+    bootstrap::{Candidate, Change, Condition, Epoch, List, Listed, MachineId, Said},
     etcd::{Bootstrap, LeaseId, Options, Registry, credentials::TlsFiles},
     host::Host,
 };
@@ -20,6 +20,14 @@ fn name() -> Host {
 
 fn machine() -> MachineId {
     MachineId::derive("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+fn said() -> Said {
+    Said { expect: 1, machine: machine(), boot: None, saw_etcd_fail: false }
+}
+
+fn epoch(number: u64) -> Epoch {
+    number.try_into().unwrap()
 }
 
 fn registry(etcd: &Etcd) -> Bootstrap {
@@ -40,14 +48,18 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 fn freezes(etcd: &Etcd, conditions: impl FnOnce(i64, Option<LeaseId>) -> Vec<Condition>) -> bool {
     wait(async {
         let mut stored = registry(etcd);
-        let me = Candidate { name: name(), said: Said { expect: 1, machine: machine() } };
+        let me = Candidate { name: name(), said: said() };
         let absent = [Condition::Candidate(name(), 0, None)];
         assert!(stored.change(&Change::Register, Some(&me), &absent).await.unwrap());
         let seen = stored.look().await.unwrap().candidates.remove(0);
         assert_eq!((&seen.candidate, seen.lease), (&me, stored.session()));
-        let list = List { nodes: vec![Listed { name: name(), machine: machine() }] };
+        let nodes = vec![Listed { name: name(), machine: machine() }];
+        let list = List { epoch: Some(epoch(7)), nodes };
         let conditions = conditions(seen.mod_revision, seen.lease);
-        let frozen = stored.change(&Change::Freeze(list), Some(&me), &conditions).await.unwrap();
+        let frozen = stored
+            .change(&Change::Freeze { list, begins_epoch: true }, Some(&me), &conditions)
+            .await
+            .unwrap();
         stored.leave().await;
         frozen
     })
@@ -64,14 +76,18 @@ fn list_is_frozen_when_every_condition_holds_and_not_otherwise() {
     let all = |revision, lease| {
         vec![
             Condition::Candidate(name(), revision, lease),
+            Condition::Epoch(0, None),
             Condition::List(0),
             Condition::Formed(0),
             Condition::NobodyAnnounced,
         ]
     };
-    for (put, value) in
-        [(format!("{STORED}list"), "x"), (format!("{STORED}formed"), "x"), (key_of("h1"), DEFAULT_VALUE)]
-    {
+    for (put, value) in [
+        (format!("{STORED}epoch"), "7"),
+        (format!("{STORED}list"), "x"),
+        (format!("{STORED}formed"), "x"),
+        (key_of("h1"), DEFAULT_VALUE),
+    ] {
         etcd.etcdctl(&["put", &put, value]);
         assert!(!freezes(&etcd, all), "{put} is there");
         etcd.etcdctl(&["del", &put]);
@@ -84,22 +100,35 @@ fn list_is_frozen_when_every_condition_holds_and_not_otherwise() {
     etcd.etcdctl(&["put", "/services/crate.meta/x", "x"]);
     assert!(freezes(&etcd, all));
     assert!(frozen(&etcd));
+    assert_eq!(etcd.key(&format!("{STORED}epoch")).unwrap().value, "7");
 }
 
 #[test]
 fn reset_forgets_what_was_seen_and_nothing_else() {
     let etcd = Etcd::start();
-    etcd.etcdctl(&["put", &format!("{STORED}list"), r#"{"nodes":[]}"#]);
-    let at = etcd.key(&format!("{STORED}list")).unwrap().mod_revision;
-    let reset = |conditions: &[Condition]| {
-        wait(async { registry(&etcd).change(&Change::Reset, None, conditions).await.unwrap() })
+    let put = |key: &str, value: &str| {
+        etcd.etcdctl(&["put", &format!("{STORED}{key}"), value]);
+        etcd.key(&format!("{STORED}{key}")).unwrap().mod_revision
     };
-    assert!(!reset(&[Condition::List(at - 1), Condition::Formed(0), Condition::NobodyAnnounced]));
-    assert!(!reset(&[Condition::List(at), Condition::Formed(at), Condition::NobodyAnnounced]));
+    let (list, began) = (put("list", r#"{"nodes":[]}"#), put("epoch", "7"));
+    put("other", "of somebody else's");
+    let reset = |epoch_seen: Condition, list_at: i64, formed_at: i64| {
+        let seen = [epoch_seen, Condition::List(list_at), Condition::Formed(formed_at)];
+        let conditions = [&seen[..], &[Condition::NobodyAnnounced]].concat();
+        wait(async { registry(&etcd).change(&Change::Reset(epoch(8)), None, &conditions).await.unwrap() })
+    };
+    let seen = || Condition::Epoch(began, Some(epoch(7)));
+    assert!(!reset(seen(), list - 1, 0));
+    assert!(!reset(seen(), list, list));
+    assert!(!reset(Condition::Epoch(0, None), list, 0));
+    assert!(!reset(Condition::Epoch(began - 1, Some(epoch(7))), list, 0));
+    assert!(!reset(Condition::Epoch(began, Some(epoch(6))), list, 0), "the same revision of another store");
     etcd.etcdctl(&["put", &key_of("h1"), DEFAULT_VALUE]);
-    assert!(!reset(&[Condition::List(at), Condition::Formed(0), Condition::NobodyAnnounced]));
+    assert!(!reset(seen(), list, 0));
     assert!(frozen(&etcd));
     etcd.etcdctl(&["del", &key_of("h1")]);
-    assert!(reset(&[Condition::List(at), Condition::Formed(0), Condition::NobodyAnnounced]));
+    assert!(reset(seen(), list, 0));
     assert!(!frozen(&etcd));
+    assert_eq!(etcd.key(&format!("{STORED}epoch")).unwrap().value, "8");
+    assert_eq!(etcd.key(&format!("{STORED}other")).unwrap().value, "of somebody else's");
 }

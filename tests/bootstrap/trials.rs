@@ -26,6 +26,8 @@ use crate::{
 const TRIALS: u64 = 10;
 const NODES: usize = 5;
 const EXPECT: &str = "3";
+/// How long the candidates have to be there, or three times that, since a member is killed.
+const HOLD: &str = "200ms";
 /// All nodes are started within this many milliseconds.
 const START: u64 = 200;
 /// A node is killed at most this many milliseconds after its start: most answers are there by then.
@@ -45,6 +47,7 @@ fn command(cluster: &Cluster, prefix: &str, node: usize) -> Command {
     let mut command = tool();
     command.args(["bootstrap", "--endpoints", &cluster.endpoints(), "--prefix", prefix]);
     command.args(["--expect", EXPECT, "--node-name", &format!("crate{node}"), "--timeout", "60s"]);
+    command.args(["--hold", HOLD]);
     command
 }
 

@@ -1,5 +1,6 @@
-//! TLS that takes any certificate: for probing our own node, which is asked nothing but whether it
-//! is alive, and told nothing at all.
+//! TLS that takes any certificate: for probing our own node, mostly over loopback, where its
+//! certificate hardly ever names what it is called there. Where a check sends a password to another
+//! machine that way, the command line warns.
 
 use std::{io, sync::Arc};
 

@@ -1,0 +1,215 @@
+//! Notes beside the announcer, and never in its way, that the node is in a cluster: on this host, so that it never elects
+//! a second one, and in etcd, so that `bootstrap` hands out no first masters any more.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    bootstrap::{Epoch, Evidence, Memory, Note, Sighting, Started, to_note},
+    etcd::{Error, FormedMark, Marked},
+    node::{Identity, Report, Reports, Told},
+    text::escape,
+};
+
+/// How often it is looked whether the mark still stands there.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// Between two tries where etcd does not answer; the connection adds its own.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries where etcd refuses: the role may be given the permission.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What notes, and where.
+#[derive(Debug)]
+pub struct Noting {
+    /// The host's notes.
+    pub memory: Memory,
+    /// The mark in etcd, over a connection of its own.
+    pub mark: FormedMark,
+    /// A check asks CrateDB itself, so that a master can be seen.
+    pub asks_cratedb: bool,
+}
+
+/// Notes for ever: whenever `reports` tell something new of the node, and at each claim of the key, which `claims` counts:
+/// after a claim etcd may have lost its data. Safe to drop.
+pub async fn run(noting: Noting, mut reports: Reports, mut claims: watch::Receiver<u64>) -> Infallible {
+    let note = noting.memory.note().await;
+    let mut notary = Notary { noting, note, due: None, said: Said::default() };
+    loop {
+        let report = reports.borrow_and_update().clone();
+        notary.turn(&report).await;
+        let due = notary.due;
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() {
+                // Nobody probes any more: the process ends.
+                std::future::pending::<()>().await;
+            },
+            Ok(()) = claims.changed() => notary.due = Some(Instant::now()),
+            () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+        }
+    }
+}
+
+struct Notary {
+    noting: Noting,
+    /// What is known on this host, also where its disk does not keep it.
+    note: Option<Note>,
+    /// When the mark has to be looked at; never before there was a reason to.
+    due: Option<Instant>,
+    said: Said,
+}
+
+/// What was warned about, once each.
+#[derive(Default)]
+struct Said {
+    hidden: bool,
+    refused: bool,
+    older: bool,
+    unwritten: Option<String>,
+}
+
+impl Notary {
+    async fn turn(&mut self, report: &Report) {
+        let started = self.noting.memory.started().await;
+        let seen = self.sighting(report);
+        if seen == Sighting::Hidden {
+            self.warn_of_hidden(report, started.as_ref());
+        }
+        let start = started.as_ref().and_then(|started| started.epoch);
+        let is_due = self.due.is_some_and(|due| due <= Instant::now());
+        // Of a node of which nobody wrote down when it was started, etcd's epoch has to be known; until then any note is
+        // better than none.
+        let stored = if seen == Sighting::HasMaster && start.is_none() && (is_due || self.note.is_none()) {
+            match self.noting.mark.epoch().await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    self.failed(&error);
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        if let Some((epoch, evidence)) = to_note(seen, started.as_ref(), self.note.as_ref(), stored) {
+            self.write(epoch, evidence, report, started.as_ref()).await;
+            self.due = Some(Instant::now());
+        } else if seen == Sighting::HasMaster && self.due.is_none() {
+            self.due = Some(Instant::now());
+        }
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.mark(start).await;
+        }
+    }
+
+    fn sighting(&self, report: &Report) -> Sighting {
+        let is_open = report.verdict.is_open();
+        match &report.told {
+            told if told.has_master() => Sighting::HasMaster,
+            Told::Locked if is_open => Sighting::Hidden,
+            Told::Nothing if is_open && !self.noting.asks_cratedb => Sighting::Hidden,
+            _ => Sighting::Nothing,
+        }
+    }
+
+    async fn write(&mut self, epoch: Epoch, evidence: Evidence, report: &Report, started: Option<&Started>) {
+        let identity = match &report.told {
+            Told::Known(Identity { name, cluster, .. }) => Some((name.clone(), cluster.clone())),
+            _ => None,
+        };
+        let (node, cluster) = identity.unzip();
+        let node = node.or_else(|| started.map(|started| started.node.to_string()));
+        let memory = &self.noting.memory;
+        let (prefix, machine) = (memory.prefix().to_owned(), memory.machine().clone());
+        let note = Note { prefix, machine, node, cluster, epoch, evidence };
+        match memory.write_note(&note).await {
+            Ok(()) => self.said.unwritten = None,
+            Err(reason) => {
+                if self.said.unwritten.as_ref() != Some(&reason) {
+                    warn!(reason, "this host cannot note that its node is in a cluster: only etcd will know");
+                }
+                self.said.unwritten = Some(reason);
+            }
+        }
+        self.note = Some(note);
+    }
+
+    /// Puts the mark, if this host knows that a master was seen in the epoch `start`, or in one that nobody wrote down.
+    async fn mark(&mut self, start: Option<Epoch>) {
+        self.due = None;
+        let Some(note) = self.note.as_ref().filter(|note| note.evidence == Evidence::HasMaster) else {
+            return;
+        };
+        // The node was started anew since, after a reset: nothing was seen of it yet.
+        if start.is_some_and(|start| !note.holds(start)) {
+            return;
+        }
+        let key = self.noting.mark.key();
+        let pause = match self.noting.mark.put(note.epoch).await {
+            Ok(Marked::Now) => {
+                info!(key, "the cluster has formed");
+                LOOK_EVERY
+            }
+            Ok(Marked::Before) => {
+                debug!(key, "the cluster had formed");
+                LOOK_EVERY
+            }
+            Ok(Marked::OlderThan(stored)) => {
+                if !std::mem::replace(&mut self.said.older, true) {
+                    warn!(
+                        key,
+                        epoch = %note.epoch,
+                        stored = %stored,
+                        "this node belongs to a cluster from before the last reset: it does not count as the cluster that \
+                         is to form. Stop it and delete its data, or, if it is the right one, stop all nodes and run \
+                         \"bootstrap --reset --yes\" once more"
+                    );
+                }
+                LOOK_EVERY
+            }
+            Err(error) => return self.failed(&error),
+        };
+        self.due = Some(Instant::now() + pause);
+    }
+
+    fn failed(&mut self, error: &Error) {
+        let pause = if let Error::Refused(reason) = error {
+            if !std::mem::replace(&mut self.said.refused, true) {
+                warn!(
+                    key = self.noting.mark.key(),
+                    reason,
+                    "cannot say that the cluster has formed, and so wiped nodes may elect another one: give our role \
+                     readwrite on everything beside this key"
+                );
+            }
+            REFUSED_PAUSE
+        } else {
+            debug!(%error, "failed to say that the cluster has formed");
+            PAUSE
+        };
+        self.due = Some(Instant::now() + pause);
+    }
+
+    /// Says once what nobody can see, where it matters.
+    fn warn_of_hidden(&mut self, report: &Report, started: Option<&Started>) {
+        let remedy = match report.told {
+            Told::Locked => {
+                "the node wants a password, so nobody can see whether its cluster has formed: set \"--check-user\" and \
+                 \"--check-password-file\""
+            }
+            _ if started.is_some_and(|started| started.elects) => {
+                "no check asks CrateDB itself, so nobody can see whether its cluster has formed: add a \"--check\" of \
+                 crate://host:port"
+            }
+            _ => return,
+        };
+        if !std::mem::replace(&mut self.said.hidden, true) {
+            let node = started
+                .map_or_else(|| "unknown".to_owned(), |started| escape(started.node.as_str().as_bytes()));
+            warn!(node, "{remedy}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The user and password that a node may want of whoever asks it.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use tokio::{sync::oneshot, time::timeout};
+use tracing::warn;
+
+use super::news::News;
+use crate::{
+    etcd::credentials::{Login, Password, Secret},
+    text::plain_io,
+};
+
+/// A user of CrateDB, and where the password is.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The user; holds no colon.
+    pub user: String,
+    /// The password and at most one newline; read anew for each probe.
+    pub password_file: PathBuf,
+}
+
+/// Reads the password, each time on a thread of its own: a file may lie on a disk that hangs.
+#[derive(Debug)]
+pub(super) struct Reader {
+    login: Arc<Login>,
+    /// What a thread is reading.
+    reading: Option<oneshot::Receiver<Result<Secret, String>>>,
+    news: News,
+}
+
+impl Reader {
+    pub(super) fn new(credentials: Credentials) -> Self {
+        let Credentials { user, password_file } = credentials;
+        let password = Password::File(password_file, "--check-password-file");
+        Self { login: Arc::new(Login { user, password }), reading: None, news: News::new() }
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.login.user
+    }
+
+    /// The value of `Authorization` (RFC 7617), or nothing where the file cannot be read within
+    /// `within`; that is warned about when the reason changes. Safe to drop.
+    pub(super) async fn authorization(&mut self, within: Duration) -> Option<Secret> {
+        let read = match timeout(within, self.read()).await {
+            Ok(read) => read,
+            Err(_) => Err("it cannot be read in time".to_owned()),
+        };
+        match read {
+            Ok(Secret(password)) => {
+                self.news.over();
+                let pair = format!("{}:{password}", self.login.user);
+                Some(Secret(format!("Basic {}", BASE64_STANDARD.encode(pair))))
+            }
+            Err(reason) => {
+                if self.news.is_news(&reason) {
+                    let user = self.user();
+                    warn!(user, reason, "cannot read the password of the checks: they ask without it");
+                }
+                None
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Secret, String> {
+        // One that still hangs is waited for again: there is never a second thread.
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            none => {
+                let (sender, receiver) = oneshot::channel();
+                let login = Arc::clone(&self.login);
+                let read = move || _ = sender.send(login.read_password().map_err(|error| error.to_string()));
+                thread::Builder::new()
+                    .name("password".to_owned())
+                    .spawn(read)
+                    .map_err(|error| format!("no thread can be started: {}", plain_io(&error)))?;
+                none.insert(receiver)
+            }
+        };
+        let read = reading.await;
+        self.reading = None;
+        read.unwrap_or_else(|_| Err("its reader ended".to_owned()))
+    }
+}

@@ -1,0 +1,108 @@
+//! What an operator does by hand: shows what is stored, and resets it.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::info;
+
+use super::{
+    StillAnnounced,
+    ask::{LOOK_EVERY, is_final},
+    print,
+};
+use crate::{
+    bootstrap::{self, Candidate, Epoch, View},
+    etcd::{Bootstrap, Error},
+    host::Host,
+};
+
+/// Prints what is stored, and who is announced.
+///
+/// # Errors
+/// [`Error`]; nothing was printed then. Safe to drop.
+pub(super) async fn show(stored: &mut Bootstrap) -> anyhow::Result<()> {
+    let view = stored.look().await.context("failed to read from etcd")?;
+    let (keys, hosts) = stored.announced().await.context("failed to read from etcd")?;
+    print(&text(&view, keys, &hosts))
+}
+
+/// One line each, tabs between the fields. `keys` counts everything under the prefix; what is no announcement of a host
+/// counts as announced, too, and has no name here.
+fn text(view: &View, keys: i64, hosts: &[Host]) -> String {
+    let none = || "-".to_owned();
+    let epoch = view.epoch.map_or_else(none, |(_, epoch)| match epoch {
+        Ok(epoch) => epoch.to_string(),
+        Err(error) => format!("invalid: {error}"),
+    });
+    let list = view.list.as_ref().map_or_else(none, |(_, list)| match list {
+        Ok(list) => list.to_string(),
+        Err(reason) => format!("invalid: {reason}"),
+    });
+    let formed = view.formed.as_ref().map_or_else(none, |(_, formed)| formed.by.clone());
+    let names: Vec<&str> = hosts.iter().map(Host::as_str).collect();
+    let names = if names.is_empty() { none() } else { names.join(",") };
+    let mut text = format!("epoch\t{epoch}\nlist\t{list}\nformed\t{formed}\nannounced\t{keys}\t{names}\n");
+    for registered in &view.candidates {
+        let Candidate { name, said } = &registered.candidate;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "candidate\t{name}\t{}\t{}", said.expect, said.machine);
+    }
+    text
+}
+
+/// Forgets list and cluster, and begins a new epoch, so that every host's note is void.
+///
+/// # Errors
+/// [`StillAnnounced`], or the last failure of etcd `within` that time. Safe to drop.
+pub(super) async fn reset(stored: &mut Bootstrap, within: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + within;
+    let mut failure = Error::Unavailable("no answer in time".to_owned());
+    let mut wanted = None;
+    loop {
+        match timeout_at(deadline, try_reset(stored, &mut wanted)).await {
+            Err(_) => break,
+            Ok(Ok(Tried::Refused(announced))) => return Err(announced.into()),
+            Ok(Ok(Tried::Done)) => {
+                info!("reset: nobody is listed, and no cluster is known to have formed");
+                return Ok(());
+            }
+            Ok(Ok(Tried::Overtaken)) => {}
+            Ok(Err(error)) if is_final(&error) => {
+                failure = error;
+                break;
+            }
+            Ok(Err(error)) => failure = error,
+        }
+        if timeout_at(deadline, sleep(LOOK_EVERY)).await.is_err() {
+            break;
+        }
+    }
+    Err(anyhow::Error::from(failure).context("failed to reset"))
+}
+
+/// What came of one try.
+enum Tried {
+    Done,
+    Refused(StillAnnounced),
+    /// Something was written in between: to be tried again.
+    Overtaken,
+}
+
+/// One try. The epoch that is `wanted` is chosen at the first look, and stays: an answer that was lost is found by it.
+async fn try_reset(stored: &mut Bootstrap, wanted: &mut Option<Epoch>) -> Result<Tried, Error> {
+    let now = stored.look().await?;
+    let wanted = *wanted.get_or_insert_with(|| now.epoch().unwrap_or_default().next(SystemTime::now()));
+    if bootstrap::is_reset(wanted, &now) {
+        return Ok(Tried::Done);
+    }
+    if let Some(key) = now.announced {
+        return Ok(Tried::Refused(StillAnnounced(key)));
+    }
+    let (change, conditions) = bootstrap::reset(&now, wanted);
+    let done = stored.change(&change, None, &conditions).await?;
+    Ok(if done { Tried::Done } else { Tried::Overtaken })
+}
