@@ -13,7 +13,7 @@ export ETCD_UNSUPPORTED_ARCH := arm64
 endif
 
 BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
-SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh)
+SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh) tests/cratedb/with-image
 # What the tests need; see .ci/install.
 TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap dig
 
@@ -100,12 +100,12 @@ test: ## every test, on a real etcd, a real systemd and a real docker engine
 	@.ci/install $(TESTED_WITH)
 	@.ci/with-docker cargo test --locked
 
-# One after the other: a node has 512 MB of heap, and wants a core of its own. What steers the stand-in is left out.
-test-cratedb: ## how clusters form with a real CrateDB, by units and compose file: CRATE_IMAGE=crate:6.4.3
+# One after the other: a node has 512 MB of heap, and wants a core of its own. Left out is what steers the stand-in.
+test-cratedb: ## how clusters form with a real CrateDB, which has to be had here: CRATE_IMAGE=crate:6.4.3
 	@.ci/install $(TESTED_WITH)
-	@TEST_CRATE_IMAGE=$(CRATE_IMAGE) .ci/with-docker cargo test --locked --no-fail-fast \
-		--test cratedb --test systemd --test docker -- --test-threads=1 \
-		crate_db:: --skip stand_in::
+	@.ci/with-docker tests/cratedb/with-image $(CRATE_IMAGE) sh -e -c ' \
+		cargo test --locked --no-fail-fast --test cratedb -- --test-threads=1 --skip stand_in::; \
+		cargo test --locked --no-fail-fast --test systemd --test docker -- --test-threads=1 formation:: readme::'
 
 test-matrix: ## every test, on every etcd that can be had
 	@.ci/install $(TESTED_WITH)

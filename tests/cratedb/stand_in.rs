@@ -1,15 +1,32 @@
 //! What only the stand-in can be told to do, and that it does it. `make test-cratedb` leaves these out.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use crate::{
     node::Node,
-    support::{crate_db::CrateDb, engine::Network, eventually},
+    support::{
+        crate_db::{CrateDb, VARIABLE},
+        engine::Network,
+        eventually,
+    },
 };
 
 /// Writes the words that steer a node before it starts, or while it runs.
 fn steer(node: &Node, words: &str) {
     fs::write(node.data().join("stand-in"), words).unwrap();
+}
+
+#[test]
+fn image_that_cannot_be_had_fails_each_test_with_that_sentence() {
+    let image = "localhost:1/no-such-image:none";
+    let failed = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "starts::sigterm_ends_it_with_143"])
+        .env(VARIABLE, image)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&failed.stdout);
+    assert!(!failed.status.success(), "{said}");
+    assert!(said.contains(&format!("the image {image} of CrateDB cannot be had here: ")), "{said}");
 }
 
 #[test]

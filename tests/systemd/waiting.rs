@@ -54,6 +54,7 @@ fn boot_finishes_while_a_node_waits_and_a_stop_ends_the_waiting() {
 
     host.systemctl(&["stop", NODE]);
     nobody_waits(&etcd);
+    host.becomes(SEEDS, "ActiveState", "inactive");
     host.ended_well(SEEDS);
     assert_eq!(host.starts(), 0);
     stays("nothing starts it again", Duration::from_secs(4), &"inactive".to_owned(), || {
