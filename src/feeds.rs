@@ -7,7 +7,7 @@ use tracing::{Instrument, info_span};
 
 use crate::{
     announcement::Port,
-    etcd::{Error, Registry},
+    etcd::Registry,
     publish::{
         file::{How, Target, UnwritableFile},
         keep::keep,
@@ -74,15 +74,15 @@ impl Feeds {
 /// there is nothing to feed there is no connection either.
 ///
 /// # Errors
-/// At once: what `connect` says, or [`UnwritableFile`].
+/// [`UnwritableFile`], at once.
 pub fn follow(
     feeds: Feeds,
-    connect: impl FnOnce() -> Result<Registry, Error>,
+    connect: impl FnOnce() -> Registry,
     stop: impl Future,
 ) -> anyhow::Result<impl Future<Output = Infallible>> {
     let hold = feeds.hold;
     let (publish, snapshots) = watch::channel(None);
-    let registry = if feeds.is_empty() { None } else { Some(connect()?) };
+    let registry = if feeds.is_empty() { None } else { Some(connect()) };
     let feeding = feeds.open(snapshots)?;
     Ok(async move {
         if let Some(registry) = registry {

@@ -20,6 +20,7 @@
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
+//! `announce` reads what `node` reports; `node` uses `names`, and of `etcd` how a password is read;
 //! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
 //!
 //! # Words

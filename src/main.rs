@@ -31,6 +31,8 @@ use tracing::{info, warn};
 
 /// Longest wait for the name service when looking whether our host is known as loopback.
 const LOOKUP: Duration = Duration::from_secs(2);
+/// How long `hosts` and `status` wait for stderr, once, before they drop log lines.
+const LINE_WAITS: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
@@ -45,7 +47,12 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    logging::init(invocation.log.clone(), invocation.log_format == LogFormat::Json);
+    // Where no key has to be kept, completeness of what is said is worth a moment.
+    let patience = match &invocation.verb {
+        Verb::Hosts(_) | Verb::Status(_) => LINE_WAITS,
+        Verb::Announce(_) | Verb::Watch(_) | Verb::Bootstrap(_) => Duration::ZERO,
+    };
+    logging::init(invocation.log.clone(), invocation.log_format == LogFormat::Json, patience);
     let code = run(invocation).unwrap_or_else(|error| {
         let code = exit::code(&error);
         if code != 0 {
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
         }
         code
     });
+    logging::flush();
     ExitCode::from(code)
 }
 
@@ -79,7 +87,11 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     }
     let endpoints = etcd.endpoints.join(",");
     let user = etcd.login.as_ref().map_or_else(|| "none".to_owned(), |login| login.user.clone());
-    let registry = Registry::new(etcd.clone(), prefix.clone())?;
+    // A host that remembers a cluster starts its node even where etcd cannot be asked for want of a file.
+    if !matches!(verb, Verb::Bootstrap(_)) {
+        etcd.read_files()?;
+    }
+    let registry = Registry::new(etcd.clone(), prefix.clone());
     match verb {
         Verb::Hosts(options) => tokio::select! {
             done = hosts::run(registry, options) => done.map(|()| None),
@@ -130,12 +142,15 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                     warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");
                 }
             });
-            let tell = |notice, status: &str| match notice {
-                Notice::Ready => systemd::ready(status),
-                Notice::Alive => systemd::alive(status),
-                Notice::Stopping => systemd::stopping(status),
+            let manager = systemd::Manager::from_env();
+            let tell = |notice, status: &str| match (notice, &manager) {
+                (Notice::Ready, Some(manager)) => manager.ready(status),
+                (Notice::Alive, Some(manager)) => manager.alive(status),
+                (Notice::Stopping, Some(manager)) => manager.stopping(status),
+                (_, None) => {}
             };
-            let supervisor = systemd::listens_every().map(|every| Supervisor { every, tell: &tell });
+            let supervisor =
+                manager.as_ref().map(|manager| Supervisor { every: manager.every(), tell: &tell });
             let shutdown = async {
                 _ = signal.await;
                 // What they keep stays as it was: our own withdrawal is no news to our own node.
@@ -144,7 +159,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             // With a connection of its own, so that it is never in the way.
             let noting = Noting {
                 memory: Memory::of_this_machine(state_dir, &prefix),
-                mark: Registry::new(etcd, prefix)?.formed_mark(&by),
+                mark: Registry::new(etcd, prefix).formed_mark(&by),
                 asks_cratedb: gate.checks.iter().any(Check::asks_cratedb),
             };
             let (claims, claimed) = watch::channel(0);

@@ -106,12 +106,13 @@ impl Names {
     /// # Errors
     /// [`Unknown`] while there was no answer yet that held an address; worth asking again.
     pub fn get(&self, host: &Host, port: u16) -> Result<Vec<SocketAddr>, Unknown> {
-        self.get_at(host, port, Instant::now())
+        self.get_at(host, port, Instant::now()).0
     }
 
-    fn get_at(&self, host: &Host, port: u16, now: Instant) -> Result<Vec<SocketAddr>, Unknown> {
+    /// Gives besides whether a lookup goes on.
+    fn get_at(&self, host: &Host, port: u16, now: Instant) -> (Result<Vec<SocketAddr>, Unknown>, bool) {
         if let Some(ip) = host.ip() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
+            return (Ok(vec![SocketAddr::new(ip, port)]), false);
         }
         let mut entries = self.shared.entries();
         let entry = entries.entry(host.clone()).or_default();
@@ -130,7 +131,7 @@ impl Names {
                 entry.take(Err(error), now);
             }
         }
-        match (&entry.addresses, &entry.failure) {
+        let known = match (&entry.addresses, &entry.failure) {
             (known, _) if !known.is_empty() => {
                 let with_port = |mut address: SocketAddr| {
                     address.set_port(port);
@@ -140,20 +141,22 @@ impl Names {
             }
             (_, Some(failure)) => Err(Unknown::Failed(host.clone(), failure.clone())),
             (_, None) => Err(Unknown::Pending(host.clone())),
-        }
+        };
+        (known, entry.running)
     }
 
-    /// As [`Names::get`], and waits for the first lookup to end. The caller bounds the time: the
-    /// system does it, but glibc's resolver alone allows itself ten seconds. Safe to drop.
+    /// As [`Names::get`]; where no address is known, waits for the lookup that goes on to end. The
+    /// caller bounds the time: the system does it, but glibc's resolver alone allows itself ten
+    /// seconds. Safe to drop; the lookup goes on.
     ///
     /// # Errors
     /// [`Unknown::Failed`].
     pub async fn wait(&self, host: &Host, port: u16) -> Result<Vec<SocketAddr>, Unknown> {
         loop {
             let ended = self.shared.ended.notified();
-            match self.get(host, port) {
-                Err(Unknown::Pending(_)) => ended.await,
-                known => return known,
+            match self.get_at(host, port, Instant::now()) {
+                (Err(_), true) => ended.await,
+                (known, _) => return known,
             }
         }
     }

@@ -5,7 +5,10 @@ mod support;
 
 use std::{
     fs::{self, File},
-    os::{linux::fs::MetadataExt, unix::net::UnixDatagram},
+    os::{
+        linux::{fs::MetadataExt, net::SocketAddrExt},
+        unix::net::{SocketAddr, UnixDatagram},
+    },
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -13,10 +16,12 @@ use std::{
 
 use rustix::process::Signal;
 use support::{
-    PATIENCE,
+    AT_ONCE, PATIENCE, SLACK, TTL,
     daemon::{Daemon, announce, run, tool},
     etcd::{Etcd, scratch},
-    eventually, key_of,
+    eventually, eventually_eq, key_of,
+    node::{FakeNode, Manner, answer},
+    stays,
 };
 use tempfile::TempDir;
 
@@ -106,6 +111,21 @@ fn status_says_what_the_node_lacks_and_who_holds_the_key() {
     manager.hears("STATUS=not announced: waiting for the node: tcp://127.0.0.1:1: connection refused\n", 0);
     assert_eq!(closed.end(Signal::TERM, PATIENCE), 0);
 
+    let node = FakeNode::closed();
+    let mut manager = Manager::start();
+    let check = node.cratedb();
+    let mut command = announce(&etcd, "h1", &["--check", &check, "--check-interval", "100ms"]);
+    manager.runs(&mut command);
+    let _waiting = Daemon::spawn(command);
+    let waits = "STATUS=not announced: waiting for the node:";
+    let refused = manager.hears(&format!("{waits} {check}: connection refused\n"), 0);
+    node.behave(Manner::HangsUp);
+    let closed = manager.hears(&format!("{waits} {check}: closed without an answer\n"), refused);
+    node.behave(Manner::Answers(answer(400, "")));
+    let changed = manager.hears(&format!("{waits} {check}: answered 400, which is"), closed);
+    node.serve();
+    manager.hears("STATUS=announced", changed);
+
     let mut manager = Manager::start();
     let mut command = announce(&etcd, "h2", &[]);
     manager.runs(&mut command);
@@ -147,10 +167,81 @@ fn watchdog_hears_from_a_loop_that_turns_and_from_no_other() {
     manager.hears("WATCHDOG=1", before);
 }
 
+/// Row 27: systemd is frozen, or busy for long.
+#[test]
+fn socket_that_nobody_reads_holds_nothing_up_and_ready_arrives_when_it_is_read() {
+    let etcd = Etcd::start();
+    let mut manager = Manager::start();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"X=1", &manager.path).is_ok() {}
+
+    let start = || {
+        let mut command = announce(&etcd, "h1", &[]);
+        manager.runs(&mut command);
+        command.env("WATCHDOG_USEC", "900000");
+        Daemon::spawn(command)
+    };
+    let is_there = || etcd.key(&key_of("h1")).is_some();
+    let mut unheard = start();
+    eventually_eq("announced", PATIENCE, &true, is_there);
+    stays("the key", TTL + SLACK, &true, is_there);
+    assert_eq!(unheard.end(Signal::TERM, AT_ONCE + SLACK), 0);
+    assert!(!is_there());
+
+    let mut daemon = start();
+    daemon.says("announced", PATIENCE);
+    let before = manager.heard().len();
+    let ready = manager.hears("READY=1\n", before);
+    // Later than those that were lost, and once.
+    manager.hears("WATCHDOG=1\nSTATUS=announced", ready + 1);
+    while filler.send_to(b"X=1", &manager.path).is_ok() {}
+    daemon.signal(Signal::STOP);
+    daemon.thaw();
+    assert_eq!(daemon.end(Signal::TERM, AT_ONCE + SLACK), 0);
+    let ready = manager.heard().iter().filter(|message| message.contains("READY=1")).count();
+    assert_eq!(ready, 1, "{:#?}", manager.heard);
+}
+
+#[test]
+fn abstract_socket_hears_the_same() {
+    let etcd = Etcd::start();
+    let name = format!("crate-discovery-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = announce(&etcd, "h1", &[]);
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    let mut daemon = Daemon::spawn(command);
+    let mut heard = [0; 4096];
+    let length = socket.recv(&mut heard).expect("something is heard");
+    assert!(
+        heard[..length].starts_with(b"READY=1\nSTATUS="),
+        "{}",
+        String::from_utf8_lossy(&heard[..length])
+    );
+    assert_eq!(daemon.end(Signal::TERM, PATIENCE), 0);
+}
+
+#[test]
+fn watchdog_of_another_process_is_not_ours() {
+    let etcd = Etcd::start();
+    let mut manager = Manager::start();
+    let mut command = announce(&etcd, "h1", &[]);
+    manager.runs(&mut command);
+    command.env("WATCHDOG_USEC", "300000").env("WATCHDOG_PID", "1");
+    let _daemon = Daemon::spawn(command);
+    let announced = manager.hears("STATUS=announced", 0);
+    std::thread::sleep(Duration::from_secs(2));
+    // A beat every 5 s, not every 100 ms.
+    assert!(manager.heard().len() <= announced + 2, "{:#?}", manager.heard);
+}
+
 #[test]
 fn nothing_is_said_where_nobody_listens() {
     let etcd = Etcd::start();
-    for socket in ["", "/nowhere/notify"] {
+    let long = format!("/{}", "x".repeat(200));
+    for socket in ["", "/nowhere/notify", "@nobody-binds-this", "vsock:2:1234", &long] {
         let mut command = announce(&etcd, "h1", &[]);
         command.env("NOTIFY_SOCKET", socket);
         let mut daemon = Daemon::spawn(command);

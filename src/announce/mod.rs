@@ -160,6 +160,10 @@ pub async fn run(
                 };
                 let before = machine.state().clone();
                 machine.on(event.clone(), LeaseId::random());
+                if !machine.state().renews() {
+                    // What we do not renew on purpose is no reason for an alarm.
+                    silent_since.set(None);
+                }
                 report(&key, &before, &event, machine.state());
                 if matches!(event, Event::Put(_)) {
                     claims.send_modify(|count| *count += 1);

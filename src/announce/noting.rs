@@ -13,7 +13,6 @@ use crate::{
     bootstrap::{Epoch, Evidence, Memory, Note, Sighting, Started, to_note},
     etcd::{Error, FormedMark, Marked},
     node::{Identity, Report, Reports, Told},
-    text::escape,
 };
 
 /// How often it is looked whether the mark still stands there.
@@ -77,7 +76,7 @@ impl Notary {
         let started = self.noting.memory.started().await;
         let seen = self.sighting(report);
         if seen == Sighting::Hidden {
-            self.warn_of_hidden(report, started.as_ref());
+            self.warn_of_hidden(started.as_ref());
         }
         let start = started.as_ref().and_then(|started| started.epoch);
         let is_due = self.due.is_some_and(|due| due <= Instant::now());
@@ -193,23 +192,15 @@ impl Notary {
         self.due = Some(Instant::now() + pause);
     }
 
-    /// Says once what nobody can see, where it matters.
-    fn warn_of_hidden(&mut self, report: &Report, started: Option<&Started>) {
-        let remedy = match report.told {
-            Told::Locked => {
-                "the node wants a password, so nobody can see whether its cluster has formed: set \"--check-user\" and \
-                 \"--check-password-file\""
-            }
-            _ if started.is_some_and(|started| started.elects) => {
-                "no check asks CrateDB itself, so nobody can see whether its cluster has formed: add a \"--check\" of \
+    /// Says once that nobody can see whether the cluster has formed, where that matters. Of a node that wants a password
+    /// the gate says it.
+    fn warn_of_hidden(&mut self, started: Option<&Started>) {
+        let elects = started.is_some_and(|started| started.elects);
+        if elects && !self.noting.asks_cratedb && !std::mem::replace(&mut self.said.hidden, true) {
+            warn!(
+                "no check asks CrateDB itself, so nobody can tell whether its cluster has formed: add a \"--check\" of \
                  crate://host:port"
-            }
-            _ => return,
-        };
-        if !std::mem::replace(&mut self.said.hidden, true) {
-            let node = started
-                .map_or_else(|| "unknown".to_owned(), |started| escape(started.node.as_str().as_bytes()));
-            warn!(node, "{remedy}");
+            );
         }
     }
 }

@@ -336,6 +336,15 @@ fn withdrawing(session: Session, event: &Event) -> State {
 }
 
 impl State {
+    /// Whether there is a lease of ours that is to be kept alive.
+    pub(super) fn renews(&self) -> bool {
+        match self {
+            Self::Announced { .. } => true,
+            Self::Claiming(claim) => claim.session.is_some() && claim.then == Then::GoOn,
+            _ => false,
+        }
+    }
+
     fn claiming(step: Step, session: Option<Session>) -> Self {
         Self::Claiming(Claim { step, session, then: Then::GoOn })
     }

@@ -110,7 +110,7 @@ pub(super) struct Announce {
     /// Longest time for the withdrawal
     #[arg(long, value_name = "TIME", env = "CRATE_DISCOVERY_STOP_TIMEOUT", hide_env = true, default_value = "5s", value_parser = duration)]
     pub stop_timeout: Duration,
-    /// Where this host notes that its node is in a cluster, for bootstrap
+    /// Where to note, for bootstrap, that the node is in a cluster
     #[arg(long, value_name = "DIR", env = "CRATE_DISCOVERY_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -141,7 +141,7 @@ pub(super) struct Hosts {
     /// Wait until there are N hosts
     #[arg(long, value_name = "N", value_parser = count)]
     pub wait_for: Option<u32>,
-    /// Longest time for all of it [default: 60s with --wait-for, else one try of each endpoint]
+    /// Longest time for all of it [default: 60s with --wait-for, else none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     #[command(flatten)]
@@ -166,13 +166,13 @@ pub(super) struct Bootstrap {
     /// Replace this file instead of printing; without an answer it names nobody
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Wait for the others and for etcd for ever; --timeout is then for a node that has data
+    /// Wait for ever for the others and etcd; --timeout is for a node with data
     #[arg(long, requires = "expect")]
     pub wait: bool,
-    /// How long all have to be there, with nobody announced; after a failure of etcd 3 times that
+    /// How long all have to be there; 3 times that if etcd failed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
-    /// Where this host notes that its node is in a cluster; the same as of announce
+    /// Where the host notes that its node is in a cluster, as of announce
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// CrateDB's path.data: a node that has data starts also while etcd is away

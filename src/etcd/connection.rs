@@ -72,18 +72,25 @@ pub(super) struct Attempt {
     pub(super) deadline: Instant,
 }
 
-impl Connection {
+impl Options {
     /// Reads the credentials once, so that a file which cannot be used is known at the start.
     ///
     /// # Errors
     /// [`Error::Unusable`].
-    pub(super) fn new(mut options: Options) -> Result<Self, Error> {
-        if options.endpoints.iter().any(|endpoint| endpoint.starts_with("https:")) {
-            options.tls.read()?;
+    pub fn read_files(&self) -> Result<(), Error> {
+        if self.endpoints.iter().any(|endpoint| endpoint.starts_with("https:")) {
+            self.tls.read()?;
         }
-        if let Some(login) = &options.login {
+        if let Some(login) = &self.login {
             login.read_password()?;
         }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Nothing is read or sent yet.
+    pub(super) fn new(mut options: Options) -> Self {
         // Each process its own order, so that a fleet spreads over the members.
         fastrand::shuffle(&mut options.endpoints);
         let timing = Timing {
@@ -93,7 +100,7 @@ impl Connection {
         };
         let contact = Rc::new(Contact::default());
         contact.set_endpoint(options.endpoints.first().map_or("", String::as_str));
-        Ok(Self {
+        Self {
             options,
             timing,
             hurry: None,
@@ -107,7 +114,7 @@ impl Connection {
             not_before: None,
             outage: Outage::default(),
             contact,
-        })
+        }
     }
 
     pub(super) fn timing(&self) -> Timing {

@@ -50,12 +50,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Nothing is sent yet. `prefix` begins with `/` and does not end with one.
-    ///
-    /// # Errors
-    /// [`Error::Unusable`] when a TLS or password file cannot be used.
-    pub fn new(options: Options, prefix: String) -> Result<Self, Error> {
-        Ok(Self { connection: Connection::new(options)?, prefix, warned: Warned::default() })
+    /// Nothing is read or sent yet. `prefix` begins with `/` and does not end with one.
+    pub fn new(options: Options, prefix: String) -> Self {
+        Self { connection: Connection::new(options), prefix, warned: Warned::default() }
     }
 
     /// Lists the announcements. Each page is one attempt; a list that fails is begun again at the

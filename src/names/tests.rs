@@ -25,7 +25,7 @@ impl Service {
     }
 
     fn get_at(&self, now: Instant) -> Result<Vec<SocketAddr>, String> {
-        self.names.get_at(&self.name, 4200, now).map_err(|unknown| unknown.to_string())
+        self.names.get_at(&self.name, 4200, now).0.map_err(|unknown| unknown.to_string())
     }
 
     /// Lets the lookup that goes on end with `answer`, and waits until that has arrived.

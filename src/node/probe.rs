@@ -67,7 +67,13 @@ impl Prober {
     /// # Errors
     /// Why the probe is a bad one, in plain words. Safe to drop.
     pub(super) async fn probe(&mut self, check: &Check) -> Result<Told, String> {
-        let addresses = self.names.get(&check.host, check.port).map_err(|unknown| unknown.to_string())?;
+        // A lookup has a time of its own: it takes none from the check, and where it takes longer it goes
+        // on beside the next probes.
+        let known = match timeout(self.limit, self.names.wait(&check.host, check.port)).await {
+            Ok(known) => known,
+            Err(_) => self.names.get(&check.host, check.port),
+        };
+        let addresses = known.map_err(|unknown| unknown.to_string())?;
         let probed = self.probe_at(check, addresses).await;
         if probed.is_err() {
             self.names.doubt(&check.host);

@@ -6,6 +6,8 @@
 use std::{
     env, fmt,
     io::{self, Write},
+    panic,
+    time::Duration,
 };
 
 use tracing::{Event, Level, Subscriber};
@@ -22,9 +24,22 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::stderr;
+
 /// Sends log lines that pass `filter` to stderr, as text or as `json`. Called once.
-pub fn init(filter: Targets, json: bool) {
-    let layer = layer().with_writer(io::stderr).with_target(false).with_ansi(false);
+///
+/// No line waits until stderr is read, but for one thing: where more lines come at once than can be
+/// kept, one of them waits for `patience` before others are dropped. That is zero where something else
+/// has to go on in time.
+pub fn init(filter: Targets, json: bool, patience: Duration) {
+    let layer = layer()
+        .with_writer(move || Lines { patience })
+        .with_target(false)
+        .with_ansi(false)
+        // They would be written to stderr by itself, which may block.
+        .log_internal_errors(false);
+    // The same holds for what a panic says.
+    panic::set_hook(Box::new(|panic| fail(&format!("{panic}\n"))));
     let registry = registry().with(filter);
     match (json, stderr_is_journal()) {
         (false, false) => registry.with(layer).init(),
@@ -40,11 +55,31 @@ pub fn init(filter: Targets, json: bool) {
     }
 }
 
-/// Writes what a process that failed ends with: `text`, with its last newline.
+/// Writes what a process that failed ends with: `text`, with its last newline. Waits as [`flush`] does.
 pub fn fail(text: &str) {
     let priority = if stderr_is_journal() { priority(Level::ERROR) } else { "" };
-    // Where nobody reads stderr any more there is nobody to tell.
-    let _ = write!(io::stderr(), "{priority}{text}");
+    stderr::write_last(&format!("{priority}{text}"));
+}
+
+/// Waits until all log lines are written: for 1 s at most, and for 200 ms if nobody reads them.
+pub fn flush() {
+    stderr::flush();
+}
+
+/// Takes log lines, each by one call.
+struct Lines {
+    patience: Duration,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        stderr::write(line, self.patience);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether systemd says so in `JOURNAL_STREAM`, and stderr still is that stream (systemd.exec(5)).

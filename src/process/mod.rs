@@ -2,4 +2,5 @@
 
 pub mod logging;
 pub mod shutdown;
+mod stderr;
 pub mod systemd;

@@ -82,7 +82,7 @@ pub struct StillAnnounced(pub String);
 /// withdrawn in either case, within a second.
 ///
 /// # Errors
-/// [`Error`], [`NotAgreed`], [`StillAnnounced`], or a file that cannot be written. Nothing was printed
+/// [`crate::etcd::Error`], [`NotAgreed`], [`StillAnnounced`], or a file that cannot be written. Nothing was printed
 /// then, and the file of [`Agree::output`], if it can be written, names nobody: a node that is given
 /// no masters waits, which is safe, and a list that is left over from an earlier start is not.
 pub async fn run(

@@ -41,6 +41,11 @@ fn hosts(args: &[&str], code: i32, says: &[&str]) -> Row {
     row("hosts", args, code, says)
 }
 
+/// With a check that may use a login.
+fn check_login(args: &[&str], says: &[&str]) -> Row {
+    announce(&[&["--check", "crate://127.0.0.1"], args].concat(), 2, says)
+}
+
 impl Row {
     fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
@@ -102,6 +107,13 @@ pub fn values() -> Vec<Row> {
         ("--check", "tcp://a:0"),
         ("--check", "http://"),
         ("--check", "4300"),
+        ("--check", "crate://"),
+        ("--check", "crate://a:0"),
+        ("--check", "crate://a:4200/path"),
+        ("--check", "crate+https://a?b"),
+        ("--check", "crate+http://a"),
+        ("--cluster-name", "a\nb"),
+        ("--cluster-name", &long),
         ("--log", "crate_discovery=loud"),
         ("--log-format", "yaml"),
     ];
@@ -218,6 +230,29 @@ pub fn flags() -> Vec<Row> {
         ),
         announce(&["--endpoints", "http://root:hunter2@a:1"], 2, &["\"--endpoints\"", "--user", "allowed"]),
         announce(&["--check", "http://root:hunter2@a:1/"], 2, &["\"--check\"", "allowed"]),
+        announce(&["--check", "crate://root:hunter2@a:1"], 2, &["\"--check\"", "allowed"]),
+        check_login(&["--check-user", "a"], &["\"--check-user\"", "\"--check-password-file\"", "allowed"]),
+        check_login(
+            &["--check-password-file", "/x"],
+            &["\"--check-password-file\"", "\"--check-user\"", "allowed"],
+        ),
+        check_login(&["--check-user", "", "--check-password-file", "/x"], &["\"--check-user\"", "allowed"]),
+        check_login(
+            &["--check-user", "a:hunter2", "--check-password-file", "/x"],
+            &["\"--check-user\"", "allowed", "\"--check-password-file\""],
+        ),
+        check_login(&["--check-user", "a", "--check-password-file", ""], &["--check-password-file"]),
+        announce(
+            &["--check", "http://a", "--check-user", "a", "--check-password-file", "/x"],
+            2,
+            &["\"--check-user\"", "crate://", "crate+https://", "allowed"],
+        ),
+        announce(
+            &["--check", "tcp://a:1", "--cluster-name", "a"],
+            2,
+            &["\"--cluster-name\"", "crate://", "crate+https://", "allowed"],
+        ),
+        announce(&["--cluster-name", ""], 2, &["\"--cluster-name\"", "allowed"]),
         announce(&["--cert", "/x"], 2, &["\"--cert\"", "\"--key\"", "allowed"]),
         announce(&["--key", "/x"], 2, &["\"--cert\"", "\"--key\"", "allowed"]),
         announce(&["--user", "root"], 2, &["\"--user\"", "root", "--password-file", "ETCDCTL_PASSWORD"]),
@@ -233,7 +268,6 @@ pub fn flags() -> Vec<Row> {
             .env("CRATE_DISCOVERY_CHECK", "tcp://a:1,ftp://b:1"),
         hosts(&["--allow-stale"], 2, &["--allow-stale", "--output"]),
         row("status", &["--self", "--host", "a"], 2, &["--self", "--host"]),
-        hosts(&["--timeout", "5s"], 2, &["--timeout", "--wait-for"]),
         announce(&["--seed-file-in-place"], 2, &["\"--seed-file-in-place\"", "\"--seed-file\"", "allowed"]),
         row(
             "watch",
@@ -256,6 +290,7 @@ pub fn flags() -> Vec<Row> {
 
 /// Each flag of `announce` is a variable too: a bad value in it is rejected under the flag's name.
 pub fn variables() -> Vec<Row> {
+    let long = "x".repeat(201);
     let rows = [
         ("HOST", "--host", "a b"),
         ("HTTP", "--http", "0"),
@@ -266,6 +301,7 @@ pub fn variables() -> Vec<Row> {
         ("CHECK", "--check", "ftp://a:1"),
         ("CHECK_INTERVAL", "--check-interval", "0"),
         ("CHECK_TIMEOUT", "--check-timeout", "soon"),
+        ("CLUSTER_NAME", "--cluster-name", &long),
         ("RISE", "--rise", "0"),
         ("FALL", "--fall", "x"),
         ("STOP_TIMEOUT", "--stop-timeout", "1 s"),

@@ -1,14 +1,6 @@
 //! The first sidekick whose node has a master says so, and from then on nobody is to elect.
 
-use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -18,73 +10,46 @@ use crate::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK,
         daemon::{Daemon, announce, run},
         etcd::Etcd,
-        eventually, eventually_eq, key_of, stays,
+        eventually_eq, key_of,
+        node::{FakeNode, Manner, answer, cratedb, locked},
+        stays,
     },
 };
 
-/// A node's HTTP port, answering with the status that it is told to. Its thread ends with the process.
-struct Node {
-    status: Arc<AtomicU16>,
-    asked: Arc<AtomicU16>,
-    url: String,
+/// A node that answers so.
+fn node(answer: Vec<u8>) -> FakeNode {
+    FakeNode::start(Manner::Answers(answer))
 }
 
-impl Node {
-    fn answering(status: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let status = Arc::new(AtomicU16::new(status));
-        let told = Arc::clone(&status);
-        let asked = Arc::new(AtomicU16::new(0));
-        let count = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let _ = stream.read(&mut [0; 1024]);
-                let status = told.load(Ordering::Relaxed);
-                let _ = write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n");
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        Self { status, asked, url }
-    }
-
-    /// Waits until the gate and whoever looks for 200 have both had an answer again.
-    fn is_asked_again(&self) {
-        let before = self.asked.load(Ordering::Relaxed);
-        eventually("it is asked again", PATIENCE, || match self.asked.load(Ordering::Relaxed) {
-            now if now >= before + 4 => Ok(()),
-            now => Err(format!("{} times", now - before)),
-        });
-    }
-
-    fn answer(&self, status: u16) {
-        self.status.store(status, Ordering::Relaxed);
-    }
-
-    fn checks(&self) -> [&str; 4] {
-        ["--check", &self.url, "--check-interval", "100ms"]
-    }
+/// An announcer with this check, asked often.
+fn announced(etcd: &Etcd, host: &str, check: &str) -> Daemon {
+    Daemon::announced(etcd, host, &["--check", check, "--check-interval", "100ms"])
 }
 
+/// Who said that the cluster has formed.
 fn formed(etcd: &Etcd) -> Option<String> {
-    etcd.key(&format!("{STORED}formed")).map(|key| key.value)
+    let stored = etcd.key(&format!("{STORED}formed"))?.value;
+    let by = stored.strip_prefix(r#"{"by":""#).and_then(|rest| rest.split_once(r#"","epoch":"#));
+    Some(by.map_or(stored.as_str(), |(by, _)| by).to_owned())
 }
 
 #[test]
-fn cluster_has_formed_when_a_node_answers_200_and_not_before() {
+fn cluster_has_formed_when_a_node_knows_a_master_and_not_before() {
     let etcd = Etcd::start();
     assert_eq!(run(ask(&etcd, "a", 1, &[])).printed(), "a\n");
-    let node = Node::answering(503);
-    let _daemon = Daemon::announced(&etcd, "h1", &node.checks());
+    let node = node(cratedb(503, "crate"));
+    let _daemon = announced(&etcd, "h1", &node.cratedb());
     stays("not formed", Duration::from_secs(1), &None, || formed(&etcd));
     assert_eq!(run(ask(&etcd, "b", 1, &[])).printed(), "a\n");
-    for other in [204, 301, 401, 500] {
-        node.answer(other);
-        node.is_asked_again();
+    let metrics = answer(200, "# TYPE up gauge\nup 1\n");
+    let others = [204, 301, 400, 401, 500].map(|status| answer(status, ""));
+    for other in others.into_iter().chain([metrics, answer(200, "{}"), locked()]) {
+        node.behave(Manner::Answers(other));
+        node.is_asked(4);
         stays("not formed", Duration::from_millis(300), &None, || formed(&etcd));
     }
 
-    node.answer(200);
+    node.behave(Manner::Answers(cratedb(200, "crate")));
     eventually_eq("formed", AT_ONCE + SLACK, &Some("h1".to_owned()), || formed(&etcd));
     for wiped in ["a", "b"] {
         assert_eq!(run(ask(&etcd, wiped, 1, &["--format", "env"])).printed(), "CRATE_BOOTSTRAP_FLAGS=\n");
@@ -94,8 +59,8 @@ fn cluster_has_formed_when_a_node_answers_200_and_not_before() {
 #[test]
 fn cluster_that_formed_without_a_list_has_formed_too() {
     let etcd = Etcd::start();
-    let node = Node::answering(200);
-    let mut h1 = Daemon::announced(&etcd, "h1", &node.checks());
+    let node = node(cratedb(200, "crate"));
+    let mut h1 = announced(&etcd, "h1", &node.cratedb());
     eventually_eq("formed", AT_ONCE + SLACK, &Some("h1".to_owned()), || formed(&etcd));
     // All of it is down, and two of its nodes are wiped: they must not elect a second one.
     assert_eq!(h1.end(Signal::TERM, PATIENCE), 0);
@@ -111,21 +76,50 @@ fn cluster_that_formed_without_a_list_has_formed_too() {
 #[test]
 fn first_to_say_it_is_the_only_one() {
     let etcd = Etcd::start();
-    let node = Node::answering(200);
-    let _h1 = Daemon::announced(&etcd, "h1", &node.checks());
+    let node = node(cratedb(200, "crate"));
+    let _h1 = announced(&etcd, "h1", &node.cratedb());
     eventually_eq("formed", AT_ONCE + SLACK, &Some("h1".to_owned()), || formed(&etcd));
     let before = etcd.key(&format!("{STORED}formed"));
-    let _h2 = Daemon::announced(&etcd, "h2", &node.checks());
+    let _h2 = announced(&etcd, "h2", &node.cratedb());
     stays("put once", Duration::from_secs(1), &before, || etcd.key(&format!("{STORED}formed")));
 }
 
+/// Even where it is a CrateDB that answers: what is good for `http://` is anybody's word.
 #[test]
-fn announcer_without_an_http_check_says_nothing() {
+fn announcer_without_a_check_that_asks_cratedb_says_nothing() {
     let etcd = Etcd::start();
-    let node = Node::answering(200);
-    let tcp = node.url.replace("http", "tcp");
-    let _daemon = Daemon::announced(&etcd, "h1", &["--check", tcp.trim_end_matches('/')]);
+    let node = node(cratedb(200, "crate"));
+    let _daemons = [announced(&etcd, "h1", &node.tcp()), announced(&etcd, "h2", &node.http())];
+    node.is_asked(4);
     stays("nothing is said", Duration::from_secs(1), &None, || formed(&etcd));
+}
+
+#[test]
+fn foreign_200_says_nothing_and_announces_nobody() {
+    let etcd = Etcd::start();
+    let metrics = answer(200, "# TYPE up gauge\nup 1\n");
+    let elasticsearch = r#"{"name":"crate1","cluster_name":"crate","cluster_uuid":"x","version":{"number":"8.1.0"},"tagline":"You Know, for Search"}"#;
+    for foreign in [metrics, answer(200, "{}"), answer(200, elasticsearch), answer(200, "")] {
+        let node = node(foreign);
+        let _daemon =
+            Daemon::announce(&etcd, "h1", &["--check", &node.cratedb(), "--check-interval", "100ms"]);
+        node.is_asked(4);
+        stays("nothing is said", Duration::from_millis(500), &(None, None), || {
+            (formed(&etcd), etcd.key(&key_of("h1")))
+        });
+    }
+}
+
+/// A node that was told to join another cluster says nothing of ours.
+#[test]
+fn node_of_another_cluster_says_nothing() {
+    let etcd = Etcd::start();
+    let node = node(cratedb(200, "theirs"));
+    let check = node.cratedb();
+    let args = ["--check", &check, "--check-interval", "100ms", "--cluster-name", "ours"];
+    let _daemon = Daemon::announce(&etcd, "h1", &args);
+    node.is_asked(4);
+    stays("nothing is said", Duration::from_millis(500), &None, || formed(&etcd));
 }
 
 #[test]
@@ -137,8 +131,8 @@ fn announcer_that_may_not_say_it_announces_as_ever() {
         "secret",
         &[&["readwrite", &own], &["--prefix=true", "read", "/services/crate/"]],
     )]);
-    let node = Node::answering(200);
-    let mut command = announce(&etcd, "h1", &node.checks());
+    let node = node(cratedb(200, "crate"));
+    let mut command = announce(&etcd, "h1", &["--check", &node.cratedb(), "--check-interval", "100ms"]);
     command.env("ETCDCTL_USER", "h1:secret");
     let mut daemon = Daemon::spawn(command);
     daemon.says("announced", PATIENCE);

@@ -4,9 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aftermath;
 mod answers;
 mod formed;
 mod operator;
+mod remembers;
 mod transactions;
 mod trials;
 
@@ -15,11 +17,12 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use support::{
     PATIENCE,
     daemon::{Finished, run, tool},
     etcd::Etcd,
-    eventually,
+    eventually, signal,
 };
 
 /// What is stored for the first election under the default prefix.
@@ -77,6 +80,13 @@ impl Asking {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0.as_ref().expect("it runs").id()
+    }
+
+    /// Sends it a signal, and waits for its end.
+    #[track_caller]
+    pub fn end(self, number: Signal) -> Finished {
+        signal(self.pid(), number);
+        self.finish(PATIENCE)
     }
 
     /// Ends it with SIGKILL; what it had printed.

@@ -37,7 +37,7 @@ fn registry(etcd: &Etcd) -> Bootstrap {
         login: None,
         request_timeout: Duration::from_secs(5),
     };
-    Registry::new(options, PREFIX.to_owned()).unwrap().bootstrap()
+    Registry::new(options, PREFIX.to_owned()).bootstrap()
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {

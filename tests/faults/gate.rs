@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::{
+use crate::support::{
+    AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
+    daemon::{Daemon, announce},
+    etcd::Etcd,
+    eventually, eventually_eq, key_of,
     node::{FakeNode, Manner},
-    support::{
-        AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK,
-        daemon::{Daemon, announce},
-        etcd::Etcd,
-        eventually, eventually_eq, key_of,
-        observer::Observer,
-        round, stays,
-    },
+    observer::Observer,
+    round, stays,
 };
 
 /// Quick probes, and different numbers for rise and fall so that they cannot be mixed up unseen.
@@ -44,7 +42,7 @@ fn node_that_never_listened_is_not_announced() {
     daemon.says("starting", PATIENCE);
     stays("closed gate", Duration::from_secs(2), &(false, 0), || (is_there(&etcd), etcd.leases().len()));
 
-    node.behave(Manner::Serving);
+    node.serve();
     eventually_eq("announced", WITHDRAWN, &true, || is_there(&etcd));
     daemon.says("gate opened", AT_ONCE);
 }
@@ -63,7 +61,7 @@ fn node_that_dies_is_withdrawn_and_announced_again_when_it_returns() {
     assert_eq!(daemon.ended(), None);
     eventually_eq("nothing of ours is left", AT_ONCE + SLACK, &0, || etcd.leases().len());
 
-    node.behave(Manner::Serving);
+    node.serve();
     let back = observer.next_put(&key_of("h1"), gone.revision, WITHDRAWN);
     assert_eq!(back.value, DEFAULT_VALUE);
     assert_ne!(back.lease, first.lease, "a lease id is never used again");
@@ -97,7 +95,7 @@ fn node_that_accepts_but_does_not_answer_is_withdrawn_after_fall_probes() {
     daemon.says("gate closed", AT_ONCE);
     assert!(node.ignored() >= FALL, "{} probes closed the gate, not {FALL}", node.ignored());
 
-    node.behave(Manner::Serving);
+    node.serve();
     observer.next_put(&key_of("h1"), gone.revision, WITHDRAWN);
 }
 
@@ -133,7 +131,7 @@ fn one_bad_check_of_two_closes_the_gate() {
     bad.behave(Manner::Closed);
     eventually_eq("withdrawn", WITHDRAWN, &false, || is_there(&etcd));
     stays("one is not all", AT_ONCE, &false, || is_there(&etcd));
-    bad.behave(Manner::Serving);
+    bad.serve();
     eventually_eq("announced", WITHDRAWN, &true, || is_there(&etcd));
 }
 
@@ -147,7 +145,7 @@ fn checks_come_from_the_environment_too() {
     let mut daemon = Daemon::spawn(command);
     daemon.says("starting", PATIENCE);
     stays("one is not all", Duration::from_secs(1), &false, || is_there(&etcd));
-    bad.behave(Manner::Serving);
+    bad.serve();
     daemon.says("announced", PATIENCE);
 }
 
@@ -187,4 +185,32 @@ fn https_check_wants_an_answer_and_judges_no_certificate() {
         daemon.says_times("gate opened", 2, WITHDRAWN);
         assert_eq!(daemon.end(Signal::TERM, AT_ONCE + SLACK), 0);
     }
+}
+
+/// A renewal that failed shortly before is no reason to say later that the key ended by itself.
+#[test]
+fn withdrawal_during_an_outage_is_followed_by_no_alarm() {
+    let etcd = Etcd::start();
+    let node = FakeNode::serving();
+    let mut daemon = gated(&etcd, &[node.tcp()]);
+    daemon.says("announced", PATIENCE);
+    etcd.freeze();
+    daemon.says("no endpoint of etcd answers", PATIENCE);
+    node.behave(Manner::Closed);
+    daemon.says("gate closed", WITHDRAWN);
+    etcd.thaw();
+    daemon.says("withdrawn while the gate is closed", PATIENCE);
+    stays("closed gate", TTL + 2 * SLACK, &false, || is_there(&etcd));
+    assert_eq!(daemon.lines("no renewal for a TTL"), Vec::<String>::new());
+    assert_eq!(daemon.lines("no endpoint of etcd answers").len(), 1, "{}", daemon.stderr());
+}
+
+/// The alarm itself is still there.
+#[test]
+fn renewal_that_fails_for_a_ttl_is_told() {
+    let etcd = Etcd::start();
+    let mut daemon = Daemon::announced(&etcd, "h1", &[]);
+    etcd.freeze();
+    daemon.says("no renewal for a TTL", TTL * 2 + SLACK);
+    assert_eq!(daemon.ended(), None);
 }

@@ -5,17 +5,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checks;
 mod cluster;
 mod crowded;
 mod gate;
 mod login;
 mod lookout;
-mod node;
+mod names;
+mod password;
 mod past;
 mod quiet;
 mod refusals;
 mod rivals;
 mod single;
+mod stderr;
 mod tls;
 mod unreachable;
 mod withdrawal;

@@ -8,14 +8,12 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::{
+use crate::support::{
+    AT_ONCE, PATIENCE, SLACK, TTL,
+    daemon::{Daemon, field},
+    etcd::Etcd,
+    eventually, key_of,
     node::FakeNode,
-    support::{
-        AT_ONCE, PATIENCE, SLACK, TTL,
-        daemon::{Daemon, field},
-        etcd::Etcd,
-        eventually, key_of,
-    },
 };
 
 /// Nothing of anybody is in etcd: no announcement and no lease.

@@ -13,6 +13,8 @@ pub mod disk;
 pub mod dns;
 pub mod engine;
 pub mod etcd;
+pub mod net;
+pub mod node;
 pub mod observer;
 pub mod proxy;
 pub mod seed_hosts_reader;

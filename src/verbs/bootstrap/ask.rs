@@ -125,7 +125,10 @@ impl Asking<'_> {
                         Step::Wait(obstacle) => {
                             self.is_in_the_way(obstacle);
                             if self.patience.wait {
+                                // Etcd answered: the time that it may be silent begins with the next look.
+                                sleep(LOOK_EVERY).await;
                                 deadline = Instant::now() + self.limit();
+                                continue;
                             }
                             Some(LOOK_EVERY)
                         }
