@@ -142,6 +142,7 @@ fn units_agree_on_what_they_share() {
     assert_eq!(line(&node, "Environment=CRATE_IMAGE="), line(&image, "Environment=CRATE_IMAGE="));
     for (name, one, other) in [
         ("CRATE_DISCOVERY_HOST", &seeds, &sidekick),
+        ("CRATE_DISCOVERY_SEED_FILE", &seeds, &sidekick),
         ("CRATE_NODE_NAME", &seeds, &node),
         ("CRATE_DATA", &seeds, &node),
     ] {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Where the account writes its answers.
-const LAST_SEEDS: &str = "/var/lib/crate-discovery/seeds-1.env";
+const SEEDS_FOUND: &str = "/run/crate-seeds-1/seeds.env";
 const ANSWER: &str = "/run/crate-seeds-1/bootstrap.env";
 
 /// What crate@.service says where there is no answer.
@@ -37,7 +37,7 @@ impl Forged {
     fn start(&self, commands: &str) {
         let host = &self.host;
         host.systemctl(&["stop", NODE]);
-        host.exec(&["rm", "-rf", LAST_SEEDS, ANSWER]);
+        host.exec(&["rm", "-rf", SEEDS_FOUND, ANSWER]);
         host.write("/etc/forged", &format!("umask 022\n{commands}\n"));
         host.systemctl(&["start", "--no-block", NODE]);
     }
@@ -63,7 +63,7 @@ fn seeds_of_another_form_are_none_and_the_node_starts() {
         |node: &Host| node.node_flags().into_iter().find(|flag| flag.starts_with("-Cdiscovery.seed_hosts="));
     let mut starts = 0;
     let mut starts_with = |commands: &str, expected: Option<&str>| {
-        forged.start(&format!("{GOOD}\n{}", commands.replace("FILE", LAST_SEEDS)));
+        forged.start(&format!("{GOOD}\n{}", commands.replace("FILE", SEEDS_FOUND)));
         starts += 1;
         forged.is_started(starts, commands);
         assert_eq!(seeds(host).as_deref(), expected, "{commands}");
@@ -148,7 +148,7 @@ fn answer_of_another_form_starts_no_node_and_one_of_the_right_form_does() {
 #[test]
 fn no_answer_is_used_twice_nor_that_of_another_start() {
     let network = Network::create();
-    let (etcd, url) = network.etcd();
+    let (_etcd, url) = network.etcd();
     let host = Host::boot(&network, "h1", &[&endpoints(&url), "CRATE_BOOTSTRAP_EXPECT=1"]);
     host.systemctl(&["start", NODE]);
     host.is_with(&["h1"]);
@@ -163,8 +163,26 @@ fn no_answer_is_used_twice_nor_that_of_another_start() {
     ]);
     host.systemctl(&["restart", NODE]);
     host.is_with(&["h1"]);
+    assert_eq!(host.starts(), 2);
     assert_ne!(host.first_masters().as_deref(), Some("old"));
-    drop(etcd);
+
+    // Nor where the question of this start could not be asked.
+    host.exec(&[
+        "sh",
+        "-c",
+        &format!("echo CRATE_BOOTSTRAP_FLAGS=-Ccluster.initial_master_nodes=old >{ANSWER}"),
+    ]);
+    host.write_settings("1.env", &["CRATE_BOOTSTRAP_EXPECT=many"]);
+    host.systemctl(&["restart", "--no-block", NODE]);
+    eventually("it says that it was not started", UNIT_PATIENCE, || {
+        match host.journal(NODE).matches(SENTENCE).count() {
+            0 => Err(host.journal(NODE)),
+            _ => Ok(()),
+        }
+    });
+    assert_eq!(host.starts(), 2);
+    host.write_settings("1.env", &[]);
+    host.is_with(&["h1"]);
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What the node is started with: its literal flags, its peers, its image.
 
 use crate::{
-    IMAGE, NODE, SIDEKICK, endpoints,
+    IMAGE, NODE, endpoints,
     host::{Host, UNIT_PATIENCE, reserve},
     key,
-    support::{engine::Network, eventually, key_of, observer::Observer},
+    support::{
+        engine::{Network, run_docker},
+        eventually, eventually_eq, key_of,
+        observer::Observer,
+    },
 };
 
 /// What stays the same in the flags of each start.
@@ -57,19 +61,33 @@ fn second_node_is_given_the_first_ones_address_and_the_first_none() {
 }
 
 #[test]
-fn peers_of_the_last_start_are_kept_while_etcd_is_away() {
+fn peers_that_the_sidekick_knew_last_are_those_of_a_start_while_etcd_is_away() {
     let network = Network::create();
     let (mut etcd, url) = network.etcd();
     etcd.etcdctl(&["put", &key_of("other"), r#"{"http":4200,"transport":4301}"#]);
     let host = Host::boot(&network, "h1", &[&endpoints(&url)]);
     host.systemctl(&["start", NODE]);
-    host.becomes(SIDEKICK, "ActiveState", "active");
-    let peers = "-Cdiscovery.seed_hosts=other:4301".to_owned();
-    assert!(host.node_flags().contains(&peers), "{:?}", host.node_flags());
+    let seeds = || host.node_flags().into_iter().find(|flag| flag.starts_with("-Cdiscovery.seed_hosts="));
+    assert_eq!(seeds().as_deref(), Some("-Cdiscovery.seed_hosts=other:4301"));
+    // One that came after the start counts, too.
+    etcd.etcdctl(&["put", &key_of("later"), r#"{"http":4200,"transport":4302,"address":"2001:db8::1"}"#]);
+    eventually("the sidekick knows all of them", UNIT_PATIENCE, || {
+        match host.exec(&["cat", "/var/lib/crate-discovery/seeds.txt"]) {
+            known if known == "h1:4300\n[2001:db8::1]:4302\nother:4301" => Ok(()),
+            known => Err(known),
+        }
+    });
     etcd.kill();
     host.systemctl(&["restart", NODE]);
     assert_eq!(host.starts(), 2);
-    assert!(host.node_flags().contains(&peers), "{:?}", host.node_flags());
+    let all = "-Cdiscovery.seed_hosts=h1:4300,[2001:db8::1]:4302,other:4301";
+    assert_eq!(seeds().as_deref(), Some(all));
+    // What was in /run is gone after a power cut.
+    host.systemctl(&["enable", NODE]);
+    run_docker(&["kill", host.container().name()]);
+    run_docker(&["start", host.container().name()]);
+    eventually_eq("it has started again", UNIT_PATIENCE, &3, || host.starts());
+    assert_eq!(seeds().as_deref(), Some(all));
 }
 
 #[test]
@@ -100,7 +118,6 @@ fn missing_image_is_pulled_until_it_is_there_and_never_again() {
     );
     host.load_image();
     observer.next_put(&key(), 0, UNIT_PATIENCE);
-    assert_eq!(host.property(IMAGE, "Result"), "success");
     // What only looked for the image is gone.
     assert_eq!(host.containers(), "crate-1");
     let complaints = |journal: &str| journal.matches("Unable to find image").count();
