@@ -128,7 +128,7 @@ fn journal_has_priorities_and_one_time_a_line() {
 
 /// Of each unit: how much of the machine it could do, in tenths, as `systemd-analyze security` counts. What runs docker
 /// can do everything.
-const EXPOSURE: [(&str, u32); 2] = [(SIDEKICK, 11), (SEEDS, 15)];
+const EXPOSURE: [(&str, u32); 4] = [(SIDEKICK, 11), (SEEDS, 15), (NODE, 96), (IMAGE, 96)];
 
 #[test]
 fn systemd_has_nothing_to_say_about_the_units_and_trusts_the_sandboxes() {
