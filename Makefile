@@ -13,7 +13,7 @@ export ETCD_UNSUPPORTED_ARCH := arm64
 endif
 
 BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
-SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh)
+SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh) tests/cratedb/with-image
 # What the tests need; see .ci/install.
 TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap dig
 
@@ -31,7 +31,7 @@ SYSUSERSDIR ?= /etc/sysusers.d
 SYSCTLDIR ?= /etc/sysctl.d
 endif
 DOCDIR ?= $(PREFIX)/share/doc/crate-discovery
-UNITS := crate@.service crate-discovery@.service crate-image@.service
+UNITS := crate@.service crate-discovery@.service crate-seeds@.service crate-image@.service
 
 # Of `make image`. BUILDER is the builder's base image, where Docker Hub's rust cannot be had.
 IMAGE ?= crate-discovery
@@ -42,13 +42,16 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # The engine's own client: the one in PATH may be another version's.
 DOCKER := $(firstword $(wildcard /usr/bin/docker) docker)
 
+# Of `make test-cratedb`: the image of a real CrateDB.
+CRATE_IMAGE ?= crate:6.4.3
+
 # Of `make soak`; a seed repeats a run's faults.
 MINUTES ?= 5
 SEED ?=
 # Of `make fuzz`, for each target.
 SECONDS ?= 600
 
-.PHONY: help build image install uninstall demo test test-matrix lint deny bench soak fuzz clean
+.PHONY: help build image install uninstall demo test test-cratedb test-matrix lint deny bench soak fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -67,7 +70,10 @@ image: ## the docker image, crate-discovery: IMAGE= BUILDER=
 # Builds nothing, so that `sudo make install` leaves no files of root's in the tree.
 install: ## what was built, and the units: DESTDIR= PREFIX=/usr/local
 	@[ -x $(BINARY) ] || { echo "error: $(BINARY) is not there: run make build first" >&2; exit 1; }
-	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/crate-discovery
+	install -d -m 755 $(DESTDIR)$(PREFIX)/bin
+	@# By rename: a sidekick that is started meanwhile has the old one or the new one, and a running one keeps its own.
+	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/.crate-discovery.new
+	mv -f $(DESTDIR)$(PREFIX)/bin/.crate-discovery.new $(DESTDIR)$(PREFIX)/bin/crate-discovery
 	install -d -m 755 $(DESTDIR)$(UNITDIR)
 	@for unit in $(UNITS); do \
 		echo "systemd/$$unit -> $(DESTDIR)$(UNITDIR)/$$unit"; \
@@ -78,8 +84,8 @@ install: ## what was built, and the units: DESTDIR= PREFIX=/usr/local
 	install -D -m 644 systemd/sysctl.d/60-crate.conf $(DESTDIR)$(SYSCTLDIR)/60-crate.conf
 	install -D -m 644 systemd/crate-discovery.env.example $(DESTDIR)$(DOCDIR)/crate-discovery.env.example
 
-uninstall: ## what make install put there; /etc/crate-discovery stays
-	rm -f $(DESTDIR)$(PREFIX)/bin/crate-discovery
+uninstall: ## what make install put there; /etc/crate-discovery and /var/lib/crate-discovery stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/crate-discovery $(DESTDIR)$(PREFIX)/bin/.crate-discovery.new
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -f $(DESTDIR)$(SYSUSERSDIR)/crate-discovery.conf $(DESTDIR)$(SYSCTLDIR)/60-crate.conf
 	rm -f $(DESTDIR)$(DOCDIR)/crate-discovery.env.example
@@ -93,6 +99,13 @@ demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 test: ## every test, on a real etcd, a real systemd and a real docker engine
 	@.ci/install $(TESTED_WITH)
 	@.ci/with-docker cargo test --locked
+
+# One after the other: a node has 512 MB of heap, and wants a core of its own. Left out is what steers the stand-in.
+test-cratedb: ## how clusters form with a real CrateDB, which has to be had here: CRATE_IMAGE=crate:6.4.3
+	@.ci/install $(TESTED_WITH)
+	@.ci/with-docker tests/cratedb/with-image $(CRATE_IMAGE) sh -e -c ' \
+		cargo test --locked --no-fail-fast --test cratedb -- --test-threads=1 --skip stand_in::; \
+		cargo test --locked --no-fail-fast --test systemd --test docker -- --test-threads=1 formation:: readme::'
 
 test-matrix: ## every test, on every etcd that can be had
 	@.ci/install $(TESTED_WITH)

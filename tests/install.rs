@@ -3,10 +3,13 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use support::{
@@ -62,6 +65,7 @@ fn install_puts_everything_where_systemd_looks_and_uninstall_takes_it_away() {
             (format!("{units}/crate@.service").into(), 0o644),
             (format!("{units}/crate-discovery@.service").into(), 0o644),
             (format!("{units}/crate-image@.service").into(), 0o644),
+            (format!("{units}/crate-seeds@.service").into(), 0o644),
             (format!("{sysusers}/crate-discovery.conf").into(), 0o644),
             (format!("{sysctl}/60-crate.conf").into(), 0o644),
         ];
@@ -69,11 +73,11 @@ fn install_puts_everything_where_systemd_looks_and_uninstall_takes_it_away() {
         assert_eq!(files(root.path()), expected, "{prefix}");
 
         let binary = format!("{prefix}/bin/crate-discovery");
-        for unit in ["crate@.service", "crate-discovery@.service"] {
+        for unit in ["crate-seeds@.service", "crate-discovery@.service"] {
             let text = fs::read_to_string(root.path().join(units).join(unit)).unwrap();
             let called: Vec<_> = text
                 .lines()
-                .filter(|line| line.starts_with("Exec") && line.contains("/bin/crate-discovery"))
+                .filter(|line| !line.starts_with('#') && line.contains("/bin/crate-discovery"))
                 .collect();
             assert!(
                 !called.is_empty() && called.iter().all(|line| line.contains(&binary)),
@@ -83,6 +87,30 @@ fn install_puts_everything_where_systemd_looks_and_uninstall_takes_it_away() {
         assert_eq!(make("uninstall", root.path(), &[&format!("PREFIX={prefix}")]).code, 0);
         assert_eq!(files(root.path()), [], "{prefix}");
     }
+}
+
+#[test]
+fn install_puts_the_binary_there_by_rename_so_that_nobody_meets_half_of_it() {
+    let root = scratch();
+    assert_eq!(make("install", root.path(), &[]).code, 0);
+    let binary = root.path().join("usr/local/bin/crate-discovery");
+    let whole = fs::metadata(&binary).unwrap().len();
+    let is_over = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !is_over.load(Ordering::Relaxed) {
+                seen.insert(fs::metadata(&binary).map(|file| file.len()).ok());
+            }
+            seen
+        });
+        for _ in 0..5 {
+            assert_eq!(make("install", root.path(), &[]).code, 0);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        looking.join().unwrap()
+    });
+    assert_eq!(seen, [Some(whole)].into());
 }
 
 #[test]
@@ -106,20 +134,40 @@ fn units_agree_on_what_they_share() {
     let line = |text: &str, start: &str| {
         text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect::<Vec<_>>()
     };
-    let (node, sidekick, image) =
-        (read("crate@.service"), read("crate-discovery@.service"), read("crate-image@.service"));
-    for other in [&sidekick, &image] {
+    let (node, sidekick) = (read("crate@.service"), read("crate-discovery@.service"));
+    let (seeds, image) = (read("crate-seeds@.service"), read("crate-image@.service"));
+    for other in [&sidekick, &seeds, &image] {
         assert_eq!(line(&node, "EnvironmentFile=-/etc/"), line(other, "EnvironmentFile=-/etc/"));
     }
     assert_eq!(line(&node, "Environment=CRATE_IMAGE="), line(&image, "Environment=CRATE_IMAGE="));
-    assert_eq!(
-        line(&node, "Environment=CRATE_DISCOVERY_HOST="),
-        line(&sidekick, "Environment=CRATE_DISCOVERY_HOST=")
-    );
+    for (name, one, other) in [
+        ("CRATE_DISCOVERY_HOST", &seeds, &sidekick),
+        ("CRATE_DISCOVERY_SEED_FILE", &seeds, &sidekick),
+        ("CRATE_NODE_NAME", &seeds, &node),
+        ("CRATE_DATA", &seeds, &node),
+    ] {
+        let start = format!("Environment={name}=");
+        assert_eq!(line(one, &start).len(), 1, "{name}");
+        assert_eq!(line(one, &start), line(other, &start));
+    }
+    // What a sandbox is worth is the same in both units of the sidekick's account, but for /proc.
+    let sandbox = |unit: &str| {
+        let (_, settings) = unit.split_once("CapabilityBoundingSet=").unwrap();
+        let lines = settings.lines().filter(|line| line.contains('=') && !line.starts_with('#'));
+        lines
+            .filter(|line| !line.starts_with("ProcSubset=") && *line != "MachineOf=crate@%i.service")
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sandbox(&sidekick), sandbox(&seeds));
+    // Helper units lie on each host: fleet would lose those that are only pulled in.
+    for (unit, is_fleets) in [(&node, true), (&sidekick, true), (&seeds, false), (&image, false)] {
+        assert_eq!(unit.contains("[X-Fleet]"), is_fleets);
+    }
 
     // The example documents each variable that a unit sets or passes on, with the unit's own default.
     let example = read("crate-discovery.env.example");
-    let set = [&node, &sidekick, &image].map(|unit| line(unit, "Environment=")).concat();
+    let set = [&node, &sidekick, &seeds, &image].map(|unit| line(unit, "Environment=")).concat();
     let set = set
         .iter()
         .flat_map(|line| line["Environment=".len()..].split(' ').map(str::to_owned).collect::<Vec<_>>());
@@ -131,12 +179,38 @@ fn units_agree_on_what_they_share() {
         let (name, default) = assignment.split_once('=').unwrap();
         assert!(example.contains(&format!("{name}=")), "{name} is not in the example");
         assert!(
-            default.is_empty() || default == "%H" || example.contains(&format!("Default: {default}")),
+            default.is_empty()
+                || default == "%H"
+                || example.contains(&format!("Default: {}", default.replace("%S", "/var/lib"))),
             "{assignment}"
         );
     }
-    for passed in node.lines().filter_map(|line| line.trim().strip_prefix("--env ")) {
-        let name = passed.trim_end_matches([' ', '\\']);
-        assert!(example.contains(&format!("{name}=")), "{name} is not in the example");
+    for passed in node.split("|| echo ").skip(1) {
+        let name = passed.split([';', ' ']).next().unwrap();
+        assert!(example.contains(&format!("\n#{name}=")), "{name} is not in the example");
     }
+}
+
+#[test]
+fn butane_file_has_each_unit() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let (butane, makefile) = (read("systemd/crate.bu"), read("Makefile"));
+    let units = makefile.lines().find_map(|line| line.strip_prefix("UNITS := ")).unwrap();
+    for unit in units.split(' ') {
+        assert!(butane.contains(&format!("- name: {unit}\n")), "{unit}");
+        assert!(butane.contains(&format!("contents_local: usr/local/lib/systemd/system/{unit} ")), "{unit}");
+    }
+}
+
+#[test]
+fn tests_with_a_real_cratedb_say_where_its_image_cannot_be_had() {
+    // No registry has this name.
+    let image = "localhost:1/no-such-image:none";
+    let sentence =
+        format!("the image {image} of CrateDB cannot be had here: this docker engine does not have it");
+    let root = scratch();
+    let finished = make("test-cratedb", root.path(), &[&format!("CRATE_IMAGE={image}")]);
+    assert_ne!(finished.code, 0);
+    let last = finished.stderr.lines().find(|line| line.starts_with("error: "));
+    assert!(last.is_some_and(|line| line.contains(&sentence)), "{}", finished.stderr);
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod compose;
+mod formation;
 mod image;
 mod lifecycle;
 mod network;

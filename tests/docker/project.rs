@@ -8,15 +8,14 @@ use std::{
 
 use crate::support::{
     PATIENCE,
-    engine::{engine_answers, etcd_image, import, run_docker, sidekick_image, stand_in_tar, unique},
+    crate_db::CrateDb,
+    engine::{engine_answers, etcd_image, run_docker, sidekick_image, try_docker, unique},
     eventually, free_port,
     observer::Observer,
 };
 
-/// Three nodes, three sidekicks and an etcd start on two cores.
-pub const COMPOSE_PATIENCE: Duration = Duration::from_secs(60);
-
-const CRATE_IMAGE: &str = "crate-discovery-test/crate";
+/// Three nodes, three sidekicks and an etcd start on two cores, with a real CrateDB, too.
+pub const COMPOSE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A project of its own; taken down, with its volumes, when dropped.
 pub struct Project {
@@ -39,7 +38,8 @@ impl Project {
         // Whoever failed has taken his project down.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         engine_answers();
-        images();
+        // Before it takes a turn's time.
+        crate_image();
         let ports = [free_port(), free_port()].map(|port| port.to_string());
         // Not the default one: somebody may use the compose file on this very machine.
         let subnet = format!("10.142.{}", fastrand::u8(1..240));
@@ -62,7 +62,7 @@ impl Project {
             .args(["--project-name", &self.name, "--file"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/docker/compose.yaml"))
             .args(args)
-            .envs([("CRATE_IMAGE", CRATE_IMAGE), ("ETCD_IMAGE", etcd_image())])
+            .envs([("CRATE_IMAGE", crate_image()), ("ETCD_IMAGE", etcd_image())])
             .env("CRATE_DISCOVERY_IMAGE", sidekick_image())
             .env("SUBNET", &self.subnet)
             .envs([("CRATE_HTTP_PORT", &self.ports[0]), ("CRATE_PSQL_PORT", &self.ports[1])])
@@ -94,12 +94,26 @@ impl Project {
         Observer::at(format!("http://{address}:2379"))
     }
 
-    /// Steers a node's stand-in; see `tests/stand_in`.
-    pub fn steer(&self, service: &str, words: &str) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), words).unwrap();
-        let to = format!("{}:/data/stand-in", self.container(service));
-        run_docker(&["cp", &file.path().display().to_string(), &to]);
+    /// Asks a node for rows, on its own loopback, or says why there are none.
+    pub fn sql(&self, service: &str, statement: &str) -> Result<Vec<String>, String> {
+        let body = serde_json::json!({ "stmt": statement }).to_string();
+        let container = self.container(service);
+        let curl =
+            ["exec", &container, "curl", "--silent", "--fail", "--header", "Content-Type: application/json"];
+        let answer = try_docker(&[&curl[..], &["--data", &body, "http://127.0.0.1:4200/_sql"]].concat())?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        let rows = answer["rows"].as_array().cloned().unwrap_or_default();
+        Ok(rows.iter().map(|row| row[0].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Waits until a node is in one cluster with exactly these: the cluster's uuid.
+    #[track_caller]
+    pub fn is_with(&self, service: &str, names: &[&str]) -> String {
+        eventually(&format!("{service} is in a cluster of {names:?}"), COMPOSE_PATIENCE, || {
+            let found = self.sql(service, "select name from sys.nodes order by name")?;
+            let uuid = self.sql(service, "select id from sys.cluster")?.concat();
+            if found == names { Ok(uuid) } else { Err(format!("{uuid} of {found:?}")) }
+        })
     }
 
     /// Waits until the engine says that a service is healthy.
@@ -170,7 +184,8 @@ fn compose() -> Command {
     }
 }
 
-fn images() {
-    static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| import(stand_in_tar(), CRATE_IMAGE, &[r#"ENTRYPOINT ["/crate"]"#]));
+/// The image of the nodes; made once.
+fn crate_image() -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| CrateDb::of_this_run().image("crate-discovery-test/crate", "6.4.3"))
 }

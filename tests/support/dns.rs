@@ -24,21 +24,27 @@ pub const CRATE_DB_TCP: &[u8] = b"\x00\x29\x05\x40\x01\x00\x00\x01\x00\x00\x00\x
 /// Longer than CrateDB waits (100 ms), for machines that are busy.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// The seeds that `server` gives, in its order; or why there are none.
+/// The seeds that `server` gives, in its order; or why there are none. Waits longer than CrateDB does.
 pub fn seeds(server: SocketAddr) -> Result<Vec<String>, String> {
+    ask(server, LONGEST, true)
+}
+
+/// As [`seeds`], with CrateDB's own `patience`; where not all fits into UDP, over TCP, or, if it may not,
+/// with what did fit.
+pub fn ask(server: SocketAddr, patience: Duration, may_use_tcp: bool) -> Result<Vec<String>, String> {
     let ask = || -> std::io::Result<Message> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(server)?;
-        socket.set_read_timeout(Some(LONGEST))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.send(CRATE_DB_UDP)?;
         let mut answer = [0; 4096];
         let length = socket.recv(&mut answer)?;
         let answer = Message::from_vec(&answer[..length]).map_err(std::io::Error::other)?;
-        if !answer.metadata.truncation {
+        if !answer.metadata.truncation || !may_use_tcp {
             return Ok(answer);
         }
-        let mut stream = TcpStream::connect_timeout(&server, LONGEST)?;
-        stream.set_read_timeout(Some(LONGEST))?;
+        let mut stream = TcpStream::connect_timeout(&server, patience)?;
+        stream.set_read_timeout(Some(patience))?;
         stream.write_all(CRATE_DB_TCP)?;
         let mut length = [0; 2];
         stream.read_exact(&mut length)?;

@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    PATIENCE,
+    PATIENCE, crate_db,
     etcd::{Etcd, scratch},
     eventually,
 };
@@ -69,8 +69,8 @@ fn made_by(script: &str) -> String {
     String::from_utf8(done.stdout).unwrap().trim().to_owned()
 }
 
-/// A tar with the file system of what stands in for CrateDB, which plays `curl` as well: the official
-/// image has one, for health checks. Made once; see `tests/stand_in`.
+/// A tar with the file system of what stands in for CrateDB, which plays the official image's entrypoint
+/// and its `curl` as well. Made once; see `tests/stand_in`.
 pub fn stand_in_tar() -> &'static Path {
     static TAR: OnceLock<PathBuf> = OnceLock::new();
     TAR.get_or_init(|| {
@@ -94,7 +94,7 @@ pub fn stand_in_tar() -> &'static Path {
         let profile =
             Path::new(env!("CARGO_BIN_EXE_crate-discovery")).parent().expect("it is in a directory");
         let stand_in = profile.join("examples/cratedb-stand-in");
-        pack("stand-in", &[(&stand_in, "crate"), (&stand_in, "usr/bin/curl")])
+        pack("stand-in", &crate_db::places(&stand_in))
     })
 }
 
@@ -131,8 +131,18 @@ fn pack(name: &str, programs: &[(&Path, &str)]) -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let dir = TempDir::new_in(kept).unwrap();
     let root = dir.path().join("root");
-    for (program, place) in programs {
-        copy(program, &root.join(place));
+    let mut copied: Vec<(&Path, PathBuf)> = Vec::new();
+    for &(program, place) in programs {
+        let place = root.join(place);
+        match copied.iter().find(|(other, _)| *other == program) {
+            // Two names of one program are one file.
+            Some((_, first)) => {
+                fs::create_dir_all(place.parent().expect("a file is in a directory")).unwrap();
+                fs::hard_link(first, &place).unwrap();
+            }
+            None => copy(program, &place),
+        }
+        copied.push((program, place));
         for library in libraries(program) {
             copy(&library, &root.join(library.strip_prefix("/").expect("ldd names whole paths")));
         }
@@ -185,6 +195,11 @@ impl Network {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// This machine's own address on it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
     }
 
     /// An etcd on this machine that containers on the network reach, and its URL for them.

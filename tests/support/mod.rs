@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod cluster;
+pub mod crate_db;
 pub mod daemon;
 pub mod disk;
 pub mod dns;

@@ -110,9 +110,9 @@ fn node_that_hangs_is_withdrawn_and_returns_with_its_answers() {
     announced.host.becomes(
         SIDEKICK,
         "StatusText",
-        "not announced: waiting for the node: http://127.0.0.1:4200/: no answer in time",
+        "not announced: waiting for the node: crate://127.0.0.1:4200: no answer in time",
     );
-    announced.host.steer("formed");
+    announced.host.steer("");
     announced.goes_and_returns();
     assert_eq!(announced.host.main_pid(SIDEKICK), sidekick, "the sidekick was there all the time");
     assert_eq!(announced.host.property(NODE, "NRestarts"), "0");

@@ -2,14 +2,16 @@
 //! engine of its own that has the image of the CrateDB stand-in.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Condvar, Mutex, OnceLock},
+    sync::{Condvar, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::support::{
+    crate_db::{CrateDb, stand_in_changes},
     engine::{Container, Network, debian_image, docker, engine_answers, stand_in_tar},
     eventually,
 };
@@ -17,9 +19,15 @@ use crate::support::{
 /// What `crate@.service` runs unless told otherwise.
 pub const IMAGE: &str = "crate:6.4.3";
 
-/// A boot, a start of the node with its image and its sidekick, a stop: all of it takes a while where six tests share
-/// two cores.
-pub const UNIT_PATIENCE: Duration = Duration::from_secs(60);
+/// A boot, a start of the node with its image and its sidekick, a cluster of three, a stop: all of it takes a while where
+/// six tests share two cores, and with a real CrateDB.
+pub const UNIT_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long candidates have to be there before a list is frozen: a test need not wait for ten seconds each time.
+const HOLD: &str = "CRATE_BOOTSTRAP_HOLD=1s";
+
+/// A real CrateDB needs the limits that the unit asks for, so the host has to be allowed to raise them.
+const RAISES_LIMITS: [&str; 2] = ["--cap-add", "SYS_RESOURCE"];
 
 /// How these tests boot a systemd without `--privileged`. SYS_PTRACE is for the user namespace of
 /// the sidekick's sandbox.
@@ -65,19 +73,29 @@ impl Host {
 
     /// As [`Host::boot`], but its engine does not have the node's image.
     pub fn boot_without_image(network: &Network, name: &str, settings: &[&str]) -> Self {
+        let host = Self::boot_as_installed(network, name);
+        // As the README says.
+        host.exec(&["systemd-sysusers"]);
+        host.exec(&["install", "-d", "/etc/crate-discovery"]);
+        host.write_settings("crate-discovery.env", &[&[HOLD], settings].concat());
+        host
+    }
+
+    /// Boots one on which `make install` was run, and nothing else.
+    pub fn boot_as_installed(network: &Network, name: &str) -> Self {
         engine_answers();
         let turn = Turn::wait();
         let args = ["--hostname", name, "--network", network.name(), "--network-alias", name];
         let init = [debian_image(), "/sbin/init"];
-        let container = Container::create(&[&BOOTS_SYSTEMD[..], &args, &init].concat());
+        let limits: &[&str] = match CrateDb::of_this_run() {
+            CrateDb::StandIn => &[],
+            CrateDb::Image(_) => &RAISES_LIMITS,
+        };
+        let container = Container::create(&[&BOOTS_SYSTEMD[..], limits, &args, &init].concat());
         container.copy_in(install());
         container.start();
         let host = Self { container, _turn: turn };
         host.has_booted();
-        // As the README says.
-        host.exec(&["systemd-sysusers"]);
-        host.exec(&["install", "-d", "/etc/crate-discovery", "/var/lib/crate"]);
-        host.write_settings("crate-discovery.env", settings);
         host
     }
 
@@ -88,13 +106,28 @@ impl Host {
 
     /// Puts the image of the node into the host's engine.
     pub fn load_image(&self) {
-        let imported = docker()
-            .args(["exec", "--interactive", self.container.name()])
-            .args(["docker.real", "import", "--change", r#"ENTRYPOINT ["/crate"]"#, "-", IMAGE])
-            .stdin(File::open(stand_in_tar()).unwrap())
-            .stdout(Stdio::null())
-            .status();
-        assert!(imported.expect("docker runs").success(), "the stand-in's image cannot be imported");
+        let mut client = docker();
+        client.args(["exec", "--interactive", self.container.name(), "docker.real"]).stdout(Stdio::null());
+        let done = match CrateDb::of_this_run() {
+            CrateDb::StandIn => {
+                let changes = stand_in_changes(None);
+                let changes = changes.iter().flat_map(|change| ["--change", change]);
+                client.arg("import").args(changes).args(["-", IMAGE]);
+                client.stdin(File::open(stand_in_tar()).unwrap()).status()
+            }
+            CrateDb::Image(image) => {
+                let saved =
+                    docker().args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker runs");
+                client.arg("load").stdin(saved.stdout.expect("it is piped")).status()
+            }
+        };
+        assert!(
+            done.expect("docker runs").success(),
+            "the node's image cannot be put into the host's engine"
+        );
+        if let CrateDb::Image(image) = CrateDb::of_this_run() {
+            self.exec(&["docker.real", "tag", image, IMAGE]);
+        }
     }
 
     /// Waits until systemd says that all is up.
@@ -128,6 +161,8 @@ impl Host {
 
     /// Tells the node's stand-in how to behave; see `tests/stand_in`.
     pub fn steer(&self, words: &str) {
+        CrateDb::is_the_stand_in();
+        self.exec(&["mkdir", "-p", "/var/lib/crate"]);
         self.container.write("/var/lib/crate/stand-in", words);
     }
 
@@ -201,12 +236,72 @@ impl Host {
             .collect()
     }
 
-    /// The flags that the stand-in got at its last start.
+    /// The flags that the node got at its last start: what follows the image's name.
     #[track_caller]
     pub fn node_flags(&self) -> Vec<String> {
-        let journal = self.journal("crate@1");
-        let flags = journal.lines().filter_map(|line| line.split_once(" flags ")).next_back();
-        flags.expect("the node has started").1.split(' ').map(str::to_owned).collect()
+        let calls = self.docker_calls();
+        let run = calls.iter().rfind(|call| call.starts_with("run ")).expect("the node has started");
+        let flags = run.split_once(&format!(" {IMAGE} ")).expect("it runs the image").1;
+        flags.split(' ').map(str::to_owned).collect()
+    }
+
+    /// The first masters that the node was given at its last start; nothing for none.
+    #[track_caller]
+    pub fn first_masters(&self) -> Option<String> {
+        let flags = self.node_flags();
+        flags.iter().find_map(|flag| flag.strip_prefix("-Ccluster.initial_master_nodes=").map(str::to_owned))
+    }
+
+    /// How often docker was told to run the node.
+    pub fn starts(&self) -> usize {
+        let calls = self.try_exec(&["cat", "/var/log/docker-calls"]).unwrap_or_default();
+        calls.lines().filter(|call| call.starts_with("run ")).count()
+    }
+
+    /// Asks the node for rows, on its own loopback, or says why there are none.
+    pub fn sql(&self, statement: &str) -> Result<Vec<String>, String> {
+        let body = serde_json::json!({ "stmt": statement }).to_string();
+        let curl = ["docker.real", "exec", "crate-1", "curl", "--silent", "--fail", "--header"];
+        let ask = ["Content-Type: application/json", "--data", &body, "http://127.0.0.1:4200/_sql"];
+        let answer = self.try_exec(&[&curl[..], &ask].concat())?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        let rows = answer["rows"].as_array().cloned().unwrap_or_default();
+        Ok(rows.iter().map(|row| row[0].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Waits until the node is in one cluster with exactly these: the cluster's uuid.
+    #[track_caller]
+    pub fn is_with(&self, names: &[&str]) -> String {
+        eventually(&format!("it is in a cluster of {names:?}"), UNIT_PATIENCE, || {
+            let found = self.sql("select name from sys.nodes order by name")?;
+            let uuid = self.sql("select id from sys.cluster")?.concat();
+            if found == names { Ok(uuid) } else { Err(format!("{uuid} of {found:?}")) }
+        })
+    }
+
+    /// Whether the node knows a master.
+    pub fn has_master(&self) -> bool {
+        self.sql("select id from sys.cluster").is_ok()
+    }
+
+    /// Stops the node, and waits until that is done.
+    pub fn stop_node(&self) {
+        self.systemctl(&["stop", "crate@1"]);
+    }
+
+    /// Takes the node's data away, which has to be stopped.
+    pub fn wipe_data(&self) {
+        self.exec(&["rm", "-rf", "/var/lib/crate/data"]);
+    }
+
+    /// Takes away what the host remembers of its node.
+    pub fn wipe_notes(&self) {
+        self.exec(&["sh", "-c", "rm -f /var/lib/crate-discovery/note-* /var/lib/crate-discovery/started-*"]);
+    }
+
+    /// Whether the host remembers that its node was in a cluster.
+    pub fn has_note(&self) -> bool {
+        self.try_exec(&["sh", "-c", "ls /var/lib/crate-discovery/note-*"]).is_ok()
     }
 
     /// Names of the containers in the host's engine, running or not.
@@ -246,7 +341,7 @@ impl Drop for Host {
     }
 }
 
-/// What `make install` puts on a host, and the docker client that leaves out what is refused here.
+/// What `make install` puts on a host, and the docker client that notes its calls.
 /// Made once.
 fn install() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
@@ -265,8 +360,12 @@ fn install() -> &'static Path {
         assert!(made.expect("make runs").success(), "make install failed: see above");
         let client = tree.join("usr/bin/docker");
         fs::create_dir_all(client.parent().expect("it is in a directory")).unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/docker-without-ulimits.sh");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/docker-that-notes.sh");
         fs::copy(script, client).unwrap();
+        if matches!(CrateDb::of_this_run(), CrateDb::StandIn) {
+            fs::create_dir_all(tree.join("etc")).unwrap();
+            fs::write(tree.join("etc/limits-cannot-be-raised"), "").unwrap();
+        }
         tree
     })
 }
@@ -276,22 +375,59 @@ const AT_A_TIME: usize = 4;
 
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-/// A turn to run a host; given back when dropped.
+thread_local! {
+    /// Of this test: hosts that it may still boot, and hosts that it has booted.
+    static OF_THIS_TEST: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Waits until so many hosts may run, for a test that boots more than one: were they taken one by one, two tests could
+/// wait for each other for ever. What is returned is kept until the last one has been booted.
+#[must_use]
+pub fn reserve(hosts: usize) -> Reserved {
+    let (running, ended) = &RUNNING;
+    let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = ended.wait_while(running, |running| *running + hosts > AT_A_TIME);
+    *waited.unwrap_or_else(PoisonError::into_inner) += hosts;
+    OF_THIS_TEST.set((hosts, OF_THIS_TEST.get().1));
+    Reserved
+}
+
+/// See [`reserve`].
+pub struct Reserved;
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let (left, booted) = OF_THIS_TEST.get();
+        OF_THIS_TEST.set((0, booted));
+        give_back(left);
+    }
+}
+
+fn give_back(turns: usize) {
+    let (running, ended) = &RUNNING;
+    *running.lock().unwrap_or_else(PoisonError::into_inner) -= turns;
+    ended.notify_all();
+}
+
+/// A turn to run a host; given back when dropped, by the test's own thread.
 struct Turn;
 
 impl Turn {
     fn wait() -> Self {
-        let (running, ended) = &RUNNING;
-        let running = running.lock().unwrap();
-        *ended.wait_while(running, |running| *running >= AT_A_TIME).unwrap() += 1;
+        if OF_THIS_TEST.get().0 == 0 {
+            assert_eq!(OF_THIS_TEST.get().1, 0, "a test that boots several hosts reserves them first");
+            std::mem::forget(reserve(1));
+        }
+        let (left, booted) = OF_THIS_TEST.get();
+        OF_THIS_TEST.set((left - 1, booted + 1));
         Self
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let (running, ended) = &RUNNING;
-        *running.lock().unwrap() -= 1;
-        ended.notify_one();
+        let (left, booted) = OF_THIS_TEST.get();
+        OF_THIS_TEST.set((left, booted - 1));
+        give_back(1);
     }
 }

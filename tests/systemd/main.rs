@@ -4,12 +4,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod cluster;
+mod crowd;
 mod failures;
 mod formation;
 mod host;
 mod lifecycle;
+mod memory;
+mod readme;
 mod settings;
+mod waiting;
 
 use support::key_of;
 
@@ -17,6 +22,8 @@ use support::key_of;
 pub const NODE: &str = "crate@1.service";
 /// Its sidekick.
 pub const SIDEKICK: &str = "crate-discovery@1.service";
+/// What asks etcd for its peers and first masters.
+pub const SEEDS: &str = "crate-seeds@1.service";
 /// What pulls its image.
 pub const IMAGE: &str = "crate-image@1.service";
 
