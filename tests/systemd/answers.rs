@@ -122,7 +122,7 @@ fn answer_of_another_form_starts_no_node_and_one_of_the_right_form_does() {
         &format!("echo '{good} --privileged' >FILE"),
         &format!("printf '%s\\r\\n' '{good}' >FILE"),
         &format!("echo '{good},' >FILE"),
-        &format!("echo \"CRATE_BOOTSTRAP_FLAGS=-Ccluster.initial_master_nodes=$(seq -s , 1 51)\" >FILE"),
+        "echo \"CRATE_BOOTSTRAP_FLAGS=-Ccluster.initial_master_nodes=$(seq -s , 1 51)\" >FILE",
         "ln -s /etc/shadow FILE",
         "ln -s /dev/zero FILE",
         "mkfifo FILE",

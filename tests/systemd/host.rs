@@ -116,9 +116,12 @@ impl Host {
                 client.stdin(File::open(stand_in_tar()).unwrap()).status()
             }
             CrateDb::Image(image) => {
-                let saved =
+                let mut saving =
                     docker().args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker runs");
-                client.arg("load").stdin(saved.stdout.expect("it is piped")).status()
+                let saved = saving.stdout.take().expect("it is piped");
+                let done = client.arg("load").stdin(saved).status();
+                assert!(saving.wait().expect("docker runs").success(), "{image} cannot be saved");
+                done
             }
         };
         assert!(
