@@ -148,7 +148,8 @@ pub fn http_get(port: u16, path: &str) -> std::io::Result<String> {
     Ok(answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
 }
 
-/// A certificate authority with one certificate for 127.0.0.1, for either side of a connection.
+/// A certificate authority with one certificate for 127.0.0.1 and [`net::NameService::NAME`], for either side of a
+/// connection.
 pub struct Pki {
     /// The authority's certificate.
     pub ca: PathBuf,
@@ -167,7 +168,8 @@ impl Pki {
         let ca = authority.self_signed(&authority_key).unwrap();
         let issuer = Issuer::new(authority, authority_key);
 
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["127.0.0.1".to_owned(), net::NameService::NAME.to_owned()]).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
