@@ -25,13 +25,16 @@ use super::{
     roster::Roster,
     watch::Watch,
 };
-use crate::{backoff::Backoff, snapshot::Snapshot};
+use crate::{backoff::Backoff, budget::Lines, snapshot::Snapshot};
 
 /// Between two looks where there can be no watch; see [`Follower::poll`].
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Messages that are there already are taken together, so that a storm of changes is a few snapshots; for this long, so
 /// that a storm without end is seen all the same.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// A storm that goes on is rested from for so long: whoever keeps an announcement on the same thread comes first.
+const REST: Duration = Duration::from_millis(200);
 
 /// Follows one prefix.
 pub(super) struct Follower {
@@ -56,6 +59,8 @@ pub(super) struct Follower {
     outage: Option<(Instant, bool)>,
     /// The last watch ended with an event that is too large to be received.
     too_large: bool,
+    /// An etcd that is now this and now that would have us say it without end.
+    lines: Lines,
     /// Something is known that is not published yet.
     changed: bool,
     /// Between two watches that did not live: a member that answers and then cuts every stream is no good one.
@@ -84,6 +89,7 @@ impl Follower {
             heard: Instant::now(),
             outage: None,
             too_large: false,
+            lines: Lines::default(),
             changed: false,
             backoff: Backoff::default(),
         }
@@ -117,7 +123,7 @@ impl Follower {
     fn take(&mut self, Listing { revision, keys, entries }: Listing) {
         let now = Instant::now();
         let outage = self.outage.take();
-        if revision < self.revision {
+        if revision < self.revision && self.lines.may_say() {
             warn!(revision, known = self.revision, "etcd's store went back in time");
         }
         let blind = match outage {
@@ -125,10 +131,12 @@ impl Follower {
             None => (revision < self.revision).then_some(Duration::ZERO),
         };
         let held = self.roster.list(entries.into_iter().map(|entry| entry.node), now, blind);
-        if let Some((_, true)) = outage {
+        if let Some((_, true)) = outage
+            && self.lines.may_say()
+        {
             info!(revision, "the hosts are live again");
         }
-        if held > 0 {
+        if held > 0 && self.lines.may_say() {
             info!(hosts = held, "missing after an outage: held back for a while");
         }
         (self.listed, self.revision, self.looked) = (revision, revision, revision);
@@ -151,8 +159,10 @@ impl Follower {
             let since = SystemTime::now().checked_sub(since.elapsed()).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH);
             let since = humantime::format_rfc3339_seconds(since);
             let hosts = last.nodes().len();
-            warn!(%since, hosts, %reason, "the hosts are stale: etcd cannot be read");
             *said = true;
+            if self.lines.may_say() {
+                warn!(%since, hosts, %reason, "the hosts are stale: etcd cannot be read");
+            }
         }
     }
 
@@ -172,9 +182,16 @@ impl Follower {
             if let Ok(first) = timeout_at(wake.unwrap_or(tick_at), watch.next()).await {
                 self.heard = Instant::now();
                 let ended = self.gather(first, &mut watch).await;
+                let is_storm = self.heard.elapsed() >= GATHER;
                 self.publish();
                 if let Err(error) = ended {
                     return self.connection.judge(Err(error));
+                }
+                if self.roster.size() > list::LARGEST {
+                    return Err(self.connection.doubted(list::too_large()));
+                }
+                if is_storm {
+                    sleep(REST).await;
                 }
             }
             let now = Instant::now();
@@ -231,7 +248,9 @@ impl Follower {
     fn release(&mut self, now: Instant) {
         let released = self.roster.release(now);
         if released > 0 {
-            info!(hosts = released, "still missing: no longer held back");
+            if self.lines.may_say() {
+                info!(hosts = released, "still missing: no longer held back");
+            }
             self.changed = true;
             self.publish();
         }
@@ -241,7 +260,7 @@ impl Follower {
     async fn gather(&mut self, first: Result<WatchResponse, Error>, watch: &mut Watch) -> Result<(), Error> {
         let until = Instant::now() + GATHER;
         self.apply(&first?);
-        while Instant::now() < until {
+        while Instant::now() < until && self.roster.size() <= list::LARGEST {
             match timeout(Duration::ZERO, watch.next()).await {
                 Ok(more) => self.apply(&more?),
                 Err(_) => break,

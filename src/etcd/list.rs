@@ -16,6 +16,9 @@ use crate::{announcement::Announcement, host::Host, snapshot::Node, text::decode
 const PAGE: i64 = 1000;
 /// More keys than this under one prefix are no list of hosts.
 const MOST_KEYS: i64 = 100_000;
+/// What is kept of a list may take so many bytes, as [`size`] counts them: some 20,000 hosts with short names. The process
+/// keeps several times that, and lives in 16 MB.
+pub(super) const LARGEST: usize = 3 * 1024 * 1024;
 /// A whole list, all its pages together, may take as long as so many attempts.
 const LONGEST: u32 = 4;
 
@@ -24,6 +27,11 @@ pub(super) struct Entry {
     pub(super) node: Node,
     pub(super) lease: Option<LeaseId>,
     pub(super) mod_revision: i64,
+}
+
+/// What it costs to keep one of them, in bytes: its texts, and what is around them.
+pub(super) fn size(host: &Host, announcement: &Announcement) -> usize {
+    128 + host.as_str().len() + announcement.address.as_ref().map_or(0, |address| address.as_str().len())
 }
 
 /// What was read of a prefix.
@@ -82,7 +90,7 @@ pub(super) async fn list(
     let (mut revision, mut keys) = (0, 0);
     let mut limit = PAGE;
     let mut entries = Vec::new();
-    let mut read = 0;
+    let (mut read, mut kept) = (0, 0);
     let mut deadline = None;
     loop {
         let options = GetOptions::new().with_range(end.as_str()).with_limit(limit).with_revision(revision);
@@ -111,24 +119,31 @@ pub(super) async fn list(
             || !page.kvs().is_sorted_by(|one, next| one.key() < next.key())
         {
             Some("etcd's list does not advance".to_owned())
-        } else if page.more() && (page.kvs().is_empty() || Instant::now() > deadline) {
+        } else if page.more() && i64::try_from(page.kvs().len()).is_ok_and(|count| count < limit) {
+            // The limit is the only reason for which etcd ends a page.
+            Some("etcd's list has a page that is not full, and goes on".to_owned())
+        } else if page.more() && Instant::now() > deadline {
             Some("etcd's list does not come to its end in time".to_owned())
         } else {
-            None
+            entries.extend(page.kvs().iter().filter_map(|kv| {
+                let node = node(kv, &directory, warned)?;
+                kept += size(&node.host, &node.announcement);
+                Some(Entry { node, lease: LeaseId::from_etcd(kv.lease()), mod_revision: kv.mod_revision() })
+            }));
+            (kept > LARGEST).then(|| too_large())
         };
         if let Some(reason) = absurd {
-            return connection.judge(Err(Error::Unavailable(reason)));
+            return Err(connection.doubted(reason));
         }
-        entries.extend(page.kvs().iter().filter_map(|kv| {
-            let node = node(kv, &directory, warned)?;
-            Some(Entry { node, lease: LeaseId::from_etcd(kv.lease()), mod_revision: kv.mod_revision() })
-        }));
         match page.kvs().last() {
             Some(last) if page.more() => {
                 from = [last.key(), b"\0"].concat();
                 limit = (limit * 2).min(PAGE);
             }
-            _ => return Ok(Listing { revision, keys, entries }),
+            _ => {
+                connection.believed();
+                return Ok(Listing { revision, keys, entries });
+            }
         }
     }
 }
@@ -144,14 +159,22 @@ pub(super) async fn at_each_endpoint(
     host: Option<&Host>,
     warned: &mut Warned,
 ) -> Result<Listing, Error> {
-    let mut again = true;
+    let (mut again, mut tries) = (true, 0);
     loop {
+        tries += 1;
         match list(connection, prefix, host, warned).await {
-            Err(Error::Unavailable(_)) if !connection.round_is_over() => {}
+            // A list that fails after its first page ends no round.
+            Err(Error::Unavailable(_))
+                if !connection.round_is_over() && tries < connection.timing().endpoints => {}
             Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
             result => return result,
         }
     }
+}
+
+/// That what is announced is larger than [`LARGEST`].
+pub(super) fn too_large() -> String {
+    format!("what is announced under the prefix takes more than {LARGEST} bytes of memory")
 }
 
 async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> Result<GetResponse, Error> {

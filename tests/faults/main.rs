@@ -10,6 +10,7 @@ mod checks;
 mod cluster;
 mod crowded;
 mod gate;
+mod lies;
 mod login;
 mod lookout;
 mod names;

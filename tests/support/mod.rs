@@ -12,6 +12,7 @@ pub mod disk;
 pub mod dns;
 pub mod engine;
 pub mod etcd;
+pub mod false_etcd;
 pub mod net;
 pub mod node;
 pub mod observer;
