@@ -18,9 +18,12 @@ use super::{credentials::Secret, endpoint::Endpoint, error::Error};
 /// (`--max-request-bytes`), and cuts what a watch has to tell into pieces of that size; the library would take 4 MB.
 const LARGEST: usize = 2 * 1024 * 1024;
 
-/// What may be on its way to us unread, in bytes: on one stream, and on all of a connection. The library would take 2 MB
-/// and 5 MB, and small pieces cost several times their length; an etcd that floods a watch would have all of it.
-const UNREAD: (u32, u32) = (128 * 1024, 256 * 1024);
+/// What may have come unread on one stream, in bytes. The library would take 2 MB, and small pieces cost several times
+/// their length; an etcd that floods a watch would have all of it.
+const UNREAD: u32 = 256 * 1024;
+/// The same of a connection. It has a few streams only, but this is also how many small pieces h2 puts up with before it
+/// ends the connection (`DataFrameBudget`): with eight times [`UNREAD`], a stream of events is full before.
+const UNREAD_IN_ALL: u32 = 8 * UNREAD;
 
 /// A client for one member. A clone is cheap, and shares the connection.
 #[derive(Clone)]
@@ -72,8 +75,8 @@ pub(super) async fn dial(
     let Credentials { tls, login } = credentials;
     let mut transport = Transport::from_shared(endpoint.to_string())
         .map_err(etcd_client::Error::from)?
-        .initial_stream_window_size(UNREAD.0)
-        .initial_connection_window_size(UNREAD.1);
+        .initial_stream_window_size(UNREAD)
+        .initial_connection_window_size(UNREAD_IN_ALL);
     if let Some(tls) = tls {
         transport = transport.tls_config(tls).map_err(etcd_client::Error::from)?;
     }

@@ -49,8 +49,6 @@ pub(super) struct Follower {
     listed: i64,
     /// The newest revision that is known.
     revision: i64,
-    /// The store's revision at the last look.
-    looked: i64,
     /// How many keys the range has, whatever they hold.
     keys: i64,
     /// When the snapshot was last known to be true.
@@ -84,7 +82,6 @@ impl Follower {
             publish,
             listed: 0,
             revision: 0,
-            looked: 0,
             keys: 0,
             heard: Instant::now(),
             outage: None,
@@ -139,7 +136,7 @@ impl Follower {
         if held > 0 && self.lines.may_say() {
             info!(hosts = held, "missing after an outage: held back for a while");
         }
-        (self.listed, self.revision, self.looked) = (revision, revision, revision);
+        (self.listed, self.revision) = (revision, revision);
         (self.keys, self.heard) = (keys, now);
         self.changed = true;
         self.publish();
@@ -176,9 +173,13 @@ impl Follower {
         };
         self.connection.took(began);
         let mut tick_at = Instant::now() + self.connection.timing().renew_every();
+        // The store's revision at the last tick, and by when the watch has to have told everything up to there.
+        let mut owed: Option<(i64, Instant)> = None;
         let mut proved_at = Some(Instant::now() + self.connection.attempt());
         loop {
-            let wake = [Some(tick_at), proved_at, self.roster.release_at()].into_iter().flatten().min();
+            let owed_at = owed.map(|(_, at)| at);
+            let wake =
+                [Some(tick_at), owed_at, proved_at, self.roster.release_at()].into_iter().flatten().min();
             if let Ok(first) = timeout_at(wake.unwrap_or(tick_at), watch.next()).await {
                 self.heard = Instant::now();
                 let ended = self.gather(first, &mut watch).await;
@@ -202,30 +203,27 @@ impl Follower {
                 self.connection.accepted();
                 self.backoff.reset();
             }
+            owed = owed.filter(|(revision, _)| *revision > watch.told().max(self.listed));
+            if owed.is_some_and(|(_, at)| at <= now) {
+                // Something was written, maybe elsewhere, and the watch does not say how far it has told: a list does.
+                return Ok(());
+            }
             if tick_at <= now {
                 tick_at = now + self.connection.timing().renew_every();
-                if self.has_missed_something(&client, &mut watch).await? {
+                let (revision, keys) = self.count(&client).await?;
+                let asked =
+                    bounded(Instant::now() + self.connection.attempt(), watch.request_progress()).await;
+                if let Err(error) = asked {
+                    return self.connection.judge(Err(error));
+                }
+                self.heard = Instant::now();
+                // A change that is on its way to us costs one list.
+                if revision < self.revision || keys != self.keys {
                     return Ok(());
                 }
+                owed = Some((revision, self.heard + self.connection.attempt()));
             }
         }
-    }
-
-    /// The tick: looks whether the watch has told everything, and asks it for a sign of life, which the next tick takes
-    /// in. Behind etcd's grpc-proxy there never is one, so that silence alone is no fault.
-    async fn has_missed_something(&mut self, client: &Member, watch: &mut Watch) -> Result<bool, Error> {
-        let (revision, keys) = self.count(client).await?;
-        let asked = bounded(Instant::now() + self.connection.attempt(), watch.request_progress()).await;
-        let is_alive = match asked {
-            Ok(is_alive) => is_alive,
-            Err(error) => return self.connection.judge(Err(error)),
-        };
-        self.heard = Instant::now();
-        // A change that is on its way to us costs one list. Something was written, maybe elsewhere, and the watch said
-        // nothing at all: a list tells.
-        let is_deaf = !is_alive && revision > self.looked;
-        self.looked = revision;
-        Ok(revision < self.revision || keys != self.keys || is_deaf)
     }
 
     /// Asks until something is written: where the newest event is too large to be received, a watch from it would end at

@@ -16,9 +16,9 @@ use crate::{announcement::Announcement, host::Host, snapshot::Node, text::decode
 const PAGE: i64 = 1000;
 /// More keys than this under one prefix are no list of hosts.
 const MOST_KEYS: i64 = 100_000;
-/// What is kept of a list may take so many bytes, as [`size`] counts them: some 20,000 hosts with short names. The process
+/// What is kept of a list may take so many bytes, as [`size`] counts them: some 18,000 hosts with short names. The process
 /// keeps several times that, and lives in 16 MB.
-pub(super) const LARGEST: usize = 3 * 1024 * 1024;
+pub(super) const LARGEST: usize = 5 * 512 * 1024;
 /// A whole list, all its pages together, may take as long as so many attempts.
 const LONGEST: u32 = 4;
 
@@ -119,6 +119,8 @@ pub(super) async fn list(
             || !page.kvs().is_sorted_by(|one, next| one.key() < next.key())
         {
             Some("etcd's list does not advance".to_owned())
+        } else if read > keys {
+            Some("etcd's list is longer than etcd says".to_owned())
         } else if page.more() && i64::try_from(page.kvs().len()).is_ok_and(|count| count < limit) {
             // The limit is the only reason for which etcd ends a page.
             Some("etcd's list has a page that is not full, and goes on".to_owned())

@@ -6,6 +6,7 @@
 mod support;
 
 mod addresses;
+mod between;
 mod checks;
 mod cluster;
 mod crowded;
@@ -20,6 +21,7 @@ mod quiet;
 mod refusals;
 mod rivals;
 mod single;
+mod slow;
 mod tls;
 mod unreachable;
 mod withdrawal;

@@ -205,7 +205,7 @@ impl Liar {
         }
     }
 
-    fn list(&self, from: &[u8]) -> PbRangeResponse {
+    fn list(&self, from: &[u8], limit: i64) -> PbRangeResponse {
         let key = |name: String| PbKeyValue {
             key: [PREFIX.as_bytes(), b"/", name.as_bytes()].concat(),
             value: br#"{"http":4200,"transport":4300}"#.to_vec(),
@@ -220,9 +220,9 @@ impl Liar {
             Lie::EndlessList => {
                 let name = String::from_utf8_lossy(from).rsplit('/').next().unwrap_or_default().to_owned();
                 let at: u64 = name.trim_matches('\0').trim_start_matches('h').parse().unwrap_or(0);
-                page((1..=10).map(|i| key(format!("h{:012}", at + i))).collect(), true)
+                page((1..=limit as u64).map(|i| key(format!("h{:012}", at + i))).collect(), true)
             }
-            Lie::StuckList => page((1..=10).map(|i| key(format!("h{i:02}"))).collect(), true),
+            Lie::StuckList => page((1..=limit).map(|i| key(format!("h{i:012}"))).collect(), true),
             Lie::EmptyPages => page(Vec::new(), true),
             _ => {
                 let kvs: Vec<_> = self.keys.lock().unwrap().values().cloned().collect();
@@ -270,9 +270,9 @@ impl PbKvService for Liar {
         let request = request.into_inner();
         let is_list = !request.range_end.is_empty();
         Ok(Response::new(if is_list && !request.count_only {
-            self.list(&request.key)
+            self.list(&request.key, request.limit)
         } else if is_list {
-            let count = self.list(&request.key).count;
+            let count = self.list(&request.key, 1).count;
             PbRangeResponse { header: self.header(), kvs: Vec::new(), more: false, count }
         } else {
             let kvs = self.look(&request.key)?;

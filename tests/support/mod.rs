@@ -6,6 +6,7 @@
 // Every test crate compiles this module for itself and uses only a part of it.
 #![allow(dead_code)]
 
+pub mod balancer;
 pub mod cluster;
 pub mod daemon;
 pub mod disk;
