@@ -307,3 +307,20 @@ fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotW
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_after_an_outage_is_claimed_within_half_a_second_and_not_by_all_at_once() {
+        let seen_live = Pace { seen_live: true, ..Pace::default() };
+        assert_eq!(seen_live.spread(), Duration::ZERO);
+        let spreads: Vec<_> = (0..200).map(|_| Pace::default().spread()).collect();
+        assert!(spreads.iter().all(|spread| *spread <= SPREAD), "{spreads:?}");
+        let of = |range: std::ops::Range<f64>| {
+            spreads.iter().filter(|spread| range.contains(&spread.div_duration_f64(SPREAD))).count()
+        };
+        assert!(of(0.0..0.25) > 10 && of(0.75..1.0) > 10, "{spreads:?}");
+    }
+}

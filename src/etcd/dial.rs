@@ -19,8 +19,9 @@ use super::{credentials::Secret, endpoint::Endpoint, error::Error};
 const LARGEST: usize = 2 * 1024 * 1024;
 
 /// What may have come unread on one stream, in bytes. The library would take 2 MB, and small pieces cost several times
-/// their length; an etcd that floods a watch would have all of it.
-const UNREAD: u32 = 256 * 1024;
+/// their length; an etcd that floods a watch would have all of it. With less than this, the largest value that etcd takes
+/// would not arrive within an attempt where the way to etcd and back is two seconds.
+const UNREAD: u32 = 768 * 1024;
 /// The same of a connection. It has a few streams only, but this is also how many small pieces h2 puts up with before it
 /// ends the connection (`DataFrameBudget`): with eight times [`UNREAD`], a stream of events is full before.
 const UNREAD_IN_ALL: u32 = 8 * UNREAD;

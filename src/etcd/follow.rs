@@ -217,6 +217,7 @@ impl Follower {
                     return self.connection.judge(Err(error));
                 }
                 self.heard = Instant::now();
+                self.warned.tell_unnamed();
                 // A change that is on its way to us costs one list.
                 if revision < self.revision || keys != self.keys {
                     return Ok(());

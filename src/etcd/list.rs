@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
+    time::Duration,
 };
 
 use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{connection::Connection, dial::Member, error::Error, lease::LeaseId};
-use crate::{announcement::Announcement, host::Host, snapshot::Node, text::decode};
+use crate::{announcement::Announcement, budget::Budget, host::Host, snapshot::Node, text::decode};
 
 /// Keys in one page. A page that is too large for a message is halved.
 const PAGE: i64 = 1000;
@@ -44,24 +45,47 @@ pub(super) struct Listing {
     pub(super) entries: Vec<Entry>,
 }
 
-/// The keys that were warned about, so that each is once.
-#[derive(Debug, Default)]
+/// The keys that were warned about, so that each is once, and not more than a few of many.
+#[derive(Debug)]
 pub(super) struct Warned {
     hasher: RandomState,
     /// Not the keys themselves: somebody may write new ones for as long as we run.
     hashes: HashSet<u64>,
+    /// How often a key may be named.
+    named: Budget,
+    /// How many were not.
+    unnamed: u64,
 }
 
 /// Then those that were warned about are forgotten: half a megabyte.
 const MOST_WARNED: usize = 50_000;
+/// So many keys are named in a row, and ten a minute after that.
+const NAMED: Budget = Budget::new(100, Duration::from_secs(6));
+
+impl Default for Warned {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), hashes: HashSet::new(), named: NAMED, unnamed: 0 }
+    }
+}
 
 impl Warned {
-    /// Whether `key` has to be warned about now.
+    /// Whether `key` has to be warned about now, by its name.
     pub(super) fn is_new(&mut self, key: &[u8]) -> bool {
         if self.hashes.len() >= MOST_WARNED {
             self.hashes.clear();
         }
-        self.hashes.insert(self.hasher.hash_one(key))
+        let is_new = self.hashes.insert(self.hasher.hash_one(key));
+        let is_named = is_new && self.named.take_now(Instant::now());
+        self.unnamed += u64::from(is_new && !is_named);
+        is_named
+    }
+
+    /// Warns of those that were not named, if there are any.
+    pub(super) fn tell_unnamed(&mut self) {
+        let keys = std::mem::take(&mut self.unnamed);
+        if keys > 0 {
+            warn!(keys, "skipped more keys that are no announcements");
+        }
     }
 }
 
@@ -144,6 +168,7 @@ pub(super) async fn list(
             }
             _ => {
                 connection.believed();
+                warned.tell_unnamed();
                 return Ok(Listing { revision, keys, entries });
             }
         }

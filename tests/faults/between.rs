@@ -15,7 +15,7 @@ use crate::{
     key,
     support::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
-        balancer::{Balancer, Manner},
+        balancer::{Balancer, Manner, Withheld},
         daemon::{Daemon, tool},
         etcd::{Etcd, arg, scratch},
         eventually, eventually_eq, free_port, key_of,
@@ -144,7 +144,7 @@ fn gateway_is_as_good_as_etcd() {
 fn balancer_that_resets_streams_idle_for_half_a_minute_finds_none() {
     let etcd = Etcd::start();
     let limit = Duration::from_secs(30);
-    let balancer = Balancer::start(etcd.port(), Manner { idle_limit: limit, deafens_watches: false });
+    let balancer = Balancer::start(etcd.port(), Manner { idle_limit: limit, withholds: Withheld::Nothing });
     works_as_directly(&etcd, &balancer.url(), "", Duration::from_secs(60), limit + SLACK);
     assert_eq!(balancer.reset(), 0);
 }
@@ -154,7 +154,7 @@ fn balancer_that_resets_streams_idle_for_half_a_minute_finds_none() {
 fn deaf_watch_is_found_out_by_the_tick() {
     let etcd = Etcd::start();
     let (observer, mut raw) = (Observer::start(&etcd), Raw::connect(&etcd));
-    let manner = Manner { idle_limit: Duration::from_secs(3600), deafens_watches: true };
+    let manner = Manner { idle_limit: Duration::from_secs(3600), withholds: Withheld::Everything };
     let balancer = Balancer::start(etcd.port(), manner);
     let mut command = tool();
     command.args(["announce", "--host", "h1", "--ttl", &format!("{}s", TTL.as_secs())]);
@@ -168,22 +168,59 @@ fn deaf_watch_is_found_out_by_the_tick() {
     assert_eq!(daemon.lines("endpoint left").len(), 0, "{}", daemon.stderr());
 }
 
-/// As many keys as before: only the revision tells, and the watch that does not say that it has told of it. A follower's
-/// tick is 22 s at most, and an attempt is left for the answer.
+/// What was put shows itself in the revision alone, and in that the watch does not say that it has told of it; or in the
+/// number of keys, where a watch says that it has told of all. A follower's tick is 22 s at most, and an attempt is left
+/// for the answer.
 #[test]
 fn deaf_watch_of_a_follower_is_found_out_by_the_tick() {
     let etcd = Etcd::start();
     let mut raw = Raw::connect(&etcd);
+    let mut following = [Withheld::Everything, Withheld::Events].map(|withholds| {
+        let prefix = format!("/{withholds:?}");
+        raw.put(format!("{prefix}/h2").as_bytes(), DEFAULT_VALUE.as_bytes());
+        let balancer =
+            Balancer::start(etcd.port(), Manner { idle_limit: Duration::from_secs(3600), withholds });
+        let mut command = tool();
+        command.args(["watch", "--endpoints", &balancer.url(), "--prefix", &prefix]);
+        command.args(["--request-timeout", "2s"]);
+        let mut daemon = Daemon::spawn_printing(command);
+        daemon.prints("h2:4300\n", PATIENCE);
+        (prefix, balancer, daemon)
+    });
+    // The watches are there by then.
+    sleep(AT_ONCE);
+    raw.put(b"/Everything/h2", br#"{"http":4200,"transport":4301}"#);
+    raw.put(b"/Events/h3", DEFAULT_VALUE.as_bytes());
+    let found = Duration::from_secs(24) + SLACK;
+    for (prefix, _, daemon) in &mut following {
+        let now = if prefix == "/Events" { "h2:4300,h3:4300" } else { "h2:4301" };
+        daemon.prints(&format!("h2:4300\n{now}\n"), found);
+        assert_eq!(daemon.lines("endpoint left").len(), 0, "{}", daemon.stderr());
+    }
+}
+
+/// What is written elsewhere is no reason to list anew: the watch answers how far it has told.
+#[test]
+fn watch_that_answers_is_believed() {
+    let etcd = Etcd::start();
+    let mut raw = Raw::connect(&etcd);
     raw.put(key_of("h2").as_bytes(), DEFAULT_VALUE.as_bytes());
-    let manner = Manner { idle_limit: Duration::from_secs(3600), deafens_watches: true };
-    let balancer = Balancer::start(etcd.port(), manner);
+    let ranges = || {
+        let labels = r#"grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
+        etcd.metric(&format!("grpc_server_started_total{{{labels}}}"))
+    };
+    let before = ranges();
     let mut command = tool();
-    command.args(["watch", "--endpoints", &balancer.url(), "--request-timeout", "2s"]);
+    command.args(["watch", "--endpoints", &etcd.url(), "--request-timeout", "2s"]);
     let mut daemon = Daemon::spawn_printing(command);
     daemon.prints("h2:4300\n", PATIENCE);
-    // The watch is there by then.
-    sleep(AT_ONCE);
-    raw.put(key_of("h2").as_bytes(), br#"{"http":4200,"transport":4301}"#);
-    daemon.prints("h2:4300\nh2:4301\n", Duration::from_secs(24) + SLACK);
-    assert_eq!(daemon.lines("endpoint left").len(), 0, "{}", daemon.stderr());
+    raw.put(b"/elsewhere", b"x");
+    let tick = Duration::from_secs(22);
+    eventually("the look of a tick", tick + SLACK, || match ranges() - before {
+        looked if looked < 2.0 => Err(format!("{looked}")),
+        _ => Ok(()),
+    });
+    // An attempt later it would have been listed.
+    sleep(Duration::from_secs(2) + SLACK);
+    assert_eq!(ranges() - before, 2.0, "a list and a look");
 }

@@ -14,6 +14,7 @@ mod gate;
 mod lies;
 mod login;
 mod lookout;
+mod lookups;
 mod names;
 mod password;
 mod past;

@@ -26,9 +26,23 @@ use super::free_port;
 pub struct Manner {
     /// Resets a stream on which nothing came from either side for so long.
     pub idle_limit: Duration,
-    /// What etcd tells on a watch, after its confirmation, goes nowhere.
-    pub deafens_watches: bool,
+    /// What of a watch's messages goes nowhere, after its confirmation.
+    pub withholds: Withheld,
 }
+
+/// What is withheld of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// Nothing.
+    Nothing,
+    /// What holds an event; answers to requests for progress come through.
+    Events,
+    /// All of it.
+    Everything,
+}
+
+/// A message of a watch without an event: five bytes of frame, and a header with an id and revisions.
+const WITHOUT_EVENT: usize = 5 + 48;
 
 /// It lives as long as this value.
 pub struct Balancer {
@@ -106,17 +120,17 @@ async fn forward(
     manner: Manner,
     reset: Arc<AtomicUsize>,
 ) -> Option<()> {
-    let is_deaf = manner.deafens_watches && request.uri().path() == "/etcdserverpb.Watch/Watch";
+    let is_watch = request.uri().path() == "/etcdserverpb.Watch/Watch";
+    let withheld = if is_watch { manner.withholds } else { Withheld::Nothing };
     let (parts, asked) = request.into_parts();
     let (answer, to_etcd) =
         requests.ready().await.ok()?.send_request(Request::from_parts(parts, ()), false).ok()?;
     let (alive, mut signs) = mpsc::unbounded_channel();
-    let upwards = tokio::spawn(pump(asked, to_etcd, alive.clone(), usize::MAX));
+    let upwards = tokio::spawn(pump(asked, to_etcd, alive.clone(), Withheld::Nothing));
     let answered = async {
         let (parts, told) = answer.await.ok()?.into_parts();
         let to_client = respond.send_response(Response::from_parts(parts, ()), false).ok()?;
-        // One piece is the confirmation.
-        pump(told, to_client, alive, if is_deaf { 1 } else { usize::MAX }).await
+        pump(told, to_client, alive, withheld).await
     };
     let idle = async { while let Ok(Some(())) = timeout(manner.idle_limit, signs.recv()).await {} };
     tokio::select! {
@@ -132,19 +146,25 @@ async fn forward(
     None
 }
 
-/// Passes on all that comes, or only so many pieces of it.
+/// Passes on all that comes but for what is withheld.
 async fn pump(
     mut from: RecvStream,
     mut to: SendStream<bytes::Bytes>,
     alive: mpsc::UnboundedSender<()>,
-    mut most: usize,
+    withheld: Withheld,
 ) -> Option<()> {
+    let mut confirmed = false;
     while let Some(piece) = from.data().await {
         let piece = piece.ok()?;
         let _ = from.flow_control().release_capacity(piece.len());
         let _ = alive.send(());
-        if most > 0 {
-            most -= 1;
+        let passes = match withheld {
+            Withheld::Nothing => true,
+            Withheld::Events => piece.len() <= WITHOUT_EVENT,
+            Withheld::Everything => !confirmed,
+        };
+        confirmed = true;
+        if passes {
             to.send_data(piece, false).ok()?;
         }
     }
