@@ -7,6 +7,7 @@ mod support;
 mod compose;
 mod image;
 mod lifecycle;
+mod memory;
 mod network;
 mod project;
 mod sidekick;

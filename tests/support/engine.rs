@@ -187,6 +187,11 @@ impl Network {
         &self.name
     }
 
+    /// Where this machine is, for those on it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
     /// An etcd on this machine that containers on the network reach, and its URL for them.
     pub fn etcd(&self) -> (Etcd, String) {
         let mut etcd = self.etcd_to_be();
