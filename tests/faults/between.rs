@@ -214,6 +214,8 @@ fn watch_that_answers_is_believed() {
     command.args(["watch", "--endpoints", &etcd.url(), "--request-timeout", "2s"]);
     let mut daemon = Daemon::spawn_printing(command);
     daemon.prints("h2:4300\n", PATIENCE);
+    // The watch is there by then, and has told of h2 once more.
+    sleep(AT_ONCE);
     raw.put(b"/elsewhere", b"x");
     let tick = Duration::from_secs(22);
     eventually("the look of a tick", tick + SLACK, || match ranges() - before {

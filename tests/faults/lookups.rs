@@ -16,11 +16,11 @@ use crate::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
         daemon::{Daemon, run, tool_behind},
         etcd::{Etcd, scratch},
-        key_of,
+        eventually, key_of,
         net::NameService,
         observer::Observer,
         proxy::{Mode, Proxy},
-        round, stays,
+        stays,
     },
 };
 
@@ -68,7 +68,7 @@ fn one_shot_verbs_give_a_slow_name_service_its_time() {
     assert_eq!(run(bootstrap).printed(), "crate1\n");
 }
 
-/// The address is kept: what is cut is connected again although nobody answers where it leads to.
+/// The address is kept, also after a lookup that failed: what is cut is connected again although nobody says where to.
 #[test]
 fn key_is_never_missing_when_the_name_service_falls_silent_and_every_connection_is_cut() {
     let etcd = Etcd::start();
@@ -77,11 +77,23 @@ fn key_is_never_missing_when_the_name_service_falls_silent_and_every_connection_
     let port = proxy.url().rsplit(':').next().unwrap().parse().unwrap();
     let mut daemon = announced(&names, port, PATIENCE);
     names.falls_silent();
-    for _ in 0..3 {
+    for cut in 1..=3 {
+        let asked = names.asked();
         proxy.set(Mode::Cut);
-        daemon.says("endpoint left", PATIENCE);
+        daemon.says_times("endpoint left", cut, PATIENCE);
         proxy.set(Mode::Pass);
-        sleep(round(TTL));
+        daemon.says_times("etcd answers again", cut, PATIENCE);
+        if cut == 2 {
+            // The name is doubted, and looked up again as soon as the last answer is five seconds old. The resolver asks
+            // once more after five seconds, and gives up after ten.
+            eventually("it is asked twice", PATIENCE, || match names.asked() - asked {
+                0 | 1 => Err("not yet".to_owned()),
+                _ => Ok(()),
+            });
+            sleep(Duration::from_secs(6));
+        } else {
+            sleep(Duration::from_secs(5));
+        }
     }
     sleep(OUTLIVED);
     let history = observer.history(&key());
