@@ -13,7 +13,7 @@ use std::{
 use etcd_client::{Event, GetOptions, ResponseHeader, WatchResponse};
 use tokio::{
     sync::watch::Sender,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tracing::{debug, info, warn};
 
@@ -25,7 +25,11 @@ use super::{
     roster::Roster,
     watch::Watch,
 };
-use crate::{backoff::Backoff, budget::Lines, snapshot::Snapshot};
+use crate::{
+    backoff::Backoff,
+    budget::{Budget, Lines},
+    snapshot::Snapshot,
+};
 
 /// Between two looks where there can be no watch; see [`Follower::poll`].
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -33,8 +37,10 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 /// that a storm without end is seen all the same.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// A storm that goes on is rested from for so long: whoever keeps an announcement on the same thread comes first.
-const REST: Duration = Duration::from_millis(200);
+/// So many times in a row changes are taken as soon as they come, and then five times a second: in a storm that goes on,
+/// as where a fleet starts at once, every change would be a snapshot of its own, and each a file to write. Whoever keeps an
+/// announcement on the same thread comes first.
+const BATCHES: Budget = Budget::new(5, Duration::from_millis(200));
 
 /// Follows one prefix.
 pub(super) struct Follower {
@@ -59,6 +65,8 @@ pub(super) struct Follower {
     too_large: bool,
     /// An etcd that is now this and now that would have us say it without end.
     lines: Lines,
+    /// How often changes are taken.
+    batches: Budget,
     /// Something is known that is not published yet.
     changed: bool,
     /// Between two watches that did not live: a member that answers and then cuts every stream is no good one.
@@ -87,6 +95,7 @@ impl Follower {
             outage: None,
             too_large: false,
             lines: Lines::default(),
+            batches: BATCHES,
             changed: false,
             backoff: Backoff::default(),
         }
@@ -183,7 +192,6 @@ impl Follower {
             if let Ok(first) = timeout_at(wake.unwrap_or(tick_at), watch.next()).await {
                 self.heard = Instant::now();
                 let ended = self.gather(first, &mut watch).await;
-                let is_storm = self.heard.elapsed() >= GATHER;
                 self.publish();
                 if let Err(error) = ended {
                     return self.connection.judge(Err(error));
@@ -191,9 +199,7 @@ impl Follower {
                 if self.roster.size() > list::LARGEST {
                     return Err(self.connection.doubted(list::too_large()));
                 }
-                if is_storm {
-                    sleep(REST).await;
-                }
+                sleep_until(self.batches.take(Instant::now())).await;
             }
             let now = Instant::now();
             self.release(now);
