@@ -16,12 +16,12 @@
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
 //! | [`names`] | addresses of names, looked up beside whatever needs them |
-//! | [`backoff`], [`text`], [`thread`] | small tools |
+//! | [`backoff`], [`budget`], [`text`], [`thread`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
 //! `announce` reads what `node` reports; `node` uses `names`, and of `etcd` how a password is read;
-//! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host` and `backoff`; `publish` and `render` use `snapshot`.
+//! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host`, `backoff` and `budget`; `publish` and `render` use `snapshot`.
 //!
 //! # Words
 //!
@@ -40,6 +40,7 @@ pub mod announce;
 pub mod announcement;
 pub mod backoff;
 pub mod bootstrap;
+pub mod budget;
 pub mod cli;
 pub mod etcd;
 pub mod exit;

@@ -1,7 +1,6 @@
 //! Keeps one host announced: the shell that does what the state machine in [`state`] says.
 
 pub mod noting;
-mod repairs;
 mod report;
 pub mod state;
 
@@ -20,11 +19,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
-    repairs::Budget,
-    report::{report, status_line},
+    report::{Report, status_line},
     state::{Action, Ending, Event, Machine},
 };
 use crate::{
+    budget::{Budget, Lines},
     etcd::{Claimed, Error, LeaseId, OwnKey, Sight},
     node::{Reports, Verdict},
 };
@@ -32,6 +31,12 @@ use crate::{
 /// A loss discovered after an outage is claimed within this long, so that a fleet does not return
 /// in one instant.
 const SPREAD: Duration = Duration::from_millis(500);
+/// So many losses in a row are repaired at once, and one more a second after that: whoever keeps taking the key away is
+/// met by one put a second and not by a fight.
+const REPAIRS: Budget = Budget::new(5, Duration::from_secs(1));
+/// So many steps are made in a row, and ten a second after that. A repair takes five at most, so that nobody needs more
+/// but an etcd whose answers cannot all be true, and that one would keep us busy without end.
+const STEPS: Budget = Budget::new(50, Duration::from_millis(100));
 /// How long etcd takes, at its default settings, to elect a leader; every lease then starts anew
 /// (lessor.go, `Promote`).
 const ELECTION: Duration = Duration::from_secs(1);
@@ -100,6 +105,7 @@ pub async fn run(
     let mut gate_open = reports.borrow().verdict.is_open();
     let mut machine = Machine::new(gate_open);
     let mut pace = Pace::default();
+    let mut said = Report::default();
     let silent_since = Rc::clone(&pace.silent_since);
     let mut said_silent = None;
     let key = own_key.key().to_owned();
@@ -163,7 +169,7 @@ pub async fn run(
                     // What we do not renew on purpose is no reason for an alarm.
                     silent_since.set(None);
                 }
-                report(&key, &before, &event, machine.state());
+                said.report(&key, &before, &event, machine.state());
                 if matches!(event, Event::Put(_)) {
                     claims.send_modify(|count| *count += 1);
                 }
@@ -195,6 +201,9 @@ async fn beat(pulse: &mut Option<Interval>) {
 async fn perform(own_key: &mut OwnKey, action: &Action, pace: &mut Pace) -> Event {
     if *action != Action::Pause {
         pace.resume_at = None;
+    }
+    if !matches!(action, Action::Idle | Action::Pause | Action::Finish(_)) {
+        sleep_until(pace.steps.take(Instant::now())).await;
     }
     let done = match action {
         Action::Idle | Action::Finish(_) => std::future::pending().await,
@@ -237,7 +246,9 @@ async fn hold(
     pace.seen_live = false;
     let established = || {
         pace.seen_live = true;
-        if let (Some(_), Some(lease)) = (pace.silent_since.take(), lease) {
+        if let (Some(_), Some(lease)) = (pace.silent_since.take(), lease)
+            && pace.still.may_say()
+        {
             info!(%lease, "still announced");
         }
     };
@@ -250,16 +261,33 @@ async fn hold(
 }
 
 /// How soon a loss is claimed again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pace {
     /// How often the key may be put back at once.
     repairs: Budget,
+    /// How often anything may be done at once.
+    steps: Budget,
+    /// How often it may be said that we are still announced.
+    still: Lines,
     /// When the pause that goes on is over: it may be begun more than once.
     resume_at: Option<Instant>,
     /// The last change was seen on a live watch, not discovered after an outage.
     seen_live: bool,
     /// Since when our lease could not be renewed.
     silent_since: Rc<Cell<Option<Instant>>>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            repairs: REPAIRS,
+            steps: STEPS,
+            still: Lines::default(),
+            resume_at: None,
+            seen_live: false,
+            silent_since: Rc::default(),
+        }
+    }
 }
 
 impl Pace {
@@ -281,5 +309,22 @@ fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotW
                 .map_or_else(|| "no answer in time".to_owned(), |failure| failure.reason);
             Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within, reason })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_after_an_outage_is_claimed_within_half_a_second_and_not_by_all_at_once() {
+        let seen_live = Pace { seen_live: true, ..Pace::default() };
+        assert_eq!(seen_live.spread(), Duration::ZERO);
+        let spreads: Vec<_> = (0..200).map(|_| Pace::default().spread()).collect();
+        assert!(spreads.iter().all(|spread| *spread <= SPREAD), "{spreads:?}");
+        let of = |range: std::ops::Range<f64>| {
+            spreads.iter().filter(|spread| range.contains(&spread.div_duration_f64(SPREAD))).count()
+        };
+        assert!(of(0.0..0.25) > 10 && of(0.75..1.0) > 10, "{spreads:?}");
     }
 }

@@ -5,45 +5,60 @@ use tracing::{info, warn};
 
 use super::state::{Ending, Event, State, Step};
 use crate::{
+    budget::Lines,
     etcd::{Contact, Content, Sight},
     node::Verdict,
     text::escape,
 };
 
-/// One line for each boundary in the life of an announcement.
-pub(super) fn report(key: &str, before: &State, event: &Event, after: &State) {
-    match (before, event, after) {
-        (State::Claiming(claim), _, State::Announced { session, sight }) => {
-            if let Step::Put(seen) = &claim.step
-                && seen.is_held_by_another(Some(session.lease))
-            {
-                info!(key, holder = %holder_of(seen), value = value(seen), "taken over from");
+/// What was said of an announcement in the log.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// A fight for the key, or an etcd that lies, would have us say it without end.
+    lines: Lines,
+}
+
+impl Report {
+    /// One line for each boundary in the life of an announcement. Of those that somebody else can cause again and again,
+    /// some are left out.
+    pub(super) fn report(&mut self, key: &str, before: &State, event: &Event, after: &State) {
+        match (before, event, after) {
+            (State::Claiming(claim), _, State::Announced { session, sight }) if self.lines.may_say() => {
+                if let Step::Put(seen) = &claim.step
+                    && seen.is_held_by_another(Some(session.lease))
+                {
+                    info!(key, holder = %holder_of(seen), value = value(seen), "taken over from");
+                }
+                info!(key, lease = %session.lease, revision = sight.mod_revision, "announced");
             }
-            info!(key, lease = %session.lease, revision = sight.mod_revision, "announced");
+            (State::Announced { session, .. }, Event::LeaseGone, _) if self.lines.may_say() => {
+                warn!(key, lease = %session.lease, reason = "the lease is gone", "lost");
+            }
+            (State::Announced { .. }, Event::Seen(sight), State::Claiming(_)) if self.lines.may_say() => {
+                let reason = match sight.content {
+                    Content::Absent => "the key was deleted",
+                    Content::Ours => "the key was detached from our lease",
+                    Content::Other(_) | Content::TooLarge => "the key was overwritten",
+                };
+                warn!(key, reason, "lost");
+            }
+            (State::Standby { holder }, Event::Seen(sight), State::Standby { .. })
+                if holder.lease == sight.lease => {}
+            (_, Event::Seen(sight), State::Standby { .. } | State::Releasing { .. })
+                if self.lines.may_say() =>
+            {
+                warn!(key, holder = %holder_of(sight), value = value(sight), "standing by");
+            }
+            (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) if self.lines.may_say() => {
+                info!(key, "the key is free");
+            }
+            (State::Withdrawing { .. } | State::Announced { .. }, _, State::Gone(Ending::Clean)) => {
+                info!(key, "withdrawn");
+            }
+            (_, _, State::Gone(Ending::Clean)) => info!(key, "ended with nothing of ours in etcd"),
+            (State::Releasing { .. }, _, State::Waiting) => info!("withdrawn while the gate is closed"),
+            _ => {}
         }
-        (State::Announced { session, .. }, Event::LeaseGone, _) => {
-            warn!(key, lease = %session.lease, reason = "the lease is gone", "lost");
-        }
-        (State::Announced { .. }, Event::Seen(sight), State::Claiming(_)) => {
-            let reason = match sight.content {
-                Content::Absent => "the key was deleted",
-                Content::Ours => "the key was detached from our lease",
-                Content::Other(_) | Content::TooLarge => "the key was overwritten",
-            };
-            warn!(key, reason, "lost");
-        }
-        (State::Standby { holder }, Event::Seen(sight), State::Standby { .. })
-            if holder.lease == sight.lease => {}
-        (_, Event::Seen(sight), State::Standby { .. } | State::Releasing { .. }) => {
-            warn!(key, holder = %holder_of(sight), value = value(sight), "standing by");
-        }
-        (State::Standby { .. }, Event::Seen(_), State::Claiming(_)) => info!(key, "the key is free"),
-        (State::Withdrawing { .. } | State::Announced { .. }, _, State::Gone(Ending::Clean)) => {
-            info!(key, "withdrawn");
-        }
-        (_, _, State::Gone(Ending::Clean)) => info!(key, "ended with nothing of ours in etcd"),
-        (State::Releasing { .. }, _, State::Waiting) => info!("withdrawn while the gate is closed"),
-        _ => {}
     }
 }
 

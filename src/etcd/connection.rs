@@ -82,6 +82,8 @@ pub struct Connection {
     patience: Patience,
     /// Between rounds that nobody answered.
     round_backoff: Backoff,
+    /// Between answers that cannot be true.
+    doubt_backoff: Backoff,
     /// Between refusals. Other requests may well be answered in the meantime.
     refusal_backoff: Backoff,
     not_before: Option<Instant>,
@@ -120,6 +122,7 @@ impl Connection {
             login_renewed: false,
             patience: Patience::default(),
             round_backoff: Backoff::default(),
+            doubt_backoff: Backoff::default(),
             refusal_backoff: Backoff::default(),
             not_before: None,
             outage: Outage::default(),
@@ -363,6 +366,21 @@ impl Connection {
             }
         }
         result
+    }
+
+    /// What this member answered cannot be true: as [`Connection::judge`] for one that does not answer, and with a pause
+    /// that grows although there are answers, until [`Connection::believed`].
+    pub(super) fn doubted(&mut self, reason: String) -> Error {
+        let error = Error::Unavailable(reason);
+        _ = self.judge::<()>(Err(error.clone()));
+        let pause = self.doubt_backoff.pause(self.timing.round_cap());
+        self.not_before = self.not_before.max(Some(Instant::now() + pause));
+        error
+    }
+
+    /// What was doubted before makes sense now.
+    pub(super) fn believed(&mut self) {
+        self.doubt_backoff.reset();
     }
 
     /// An answer came: an outage, if there was one, is over.

@@ -30,6 +30,14 @@ use crate::text::plain_io;
 /// (`--max-request-bytes`), and cuts what a watch has to tell into pieces of that size; the library would take 4 MB.
 const LARGEST: usize = 2 * 1024 * 1024;
 
+/// What may have come unread on one stream, in bytes. The library would take 2 MB, and small pieces cost several times
+/// their length; an etcd that floods a watch would have all of it. With less than this, the largest value that etcd takes
+/// would not arrive within an attempt where the way to etcd and back is two seconds.
+const UNREAD: u32 = 768 * 1024;
+/// The same of a connection. It has a few streams only, but this is also how many small pieces h2 puts up with before it
+/// ends the connection (`DataFrameBudget`): with eight times [`UNREAD`], a stream of events is full before.
+const UNREAD_IN_ALL: u32 = 8 * UNREAD;
+
 /// A client for one member. A clone is cheap, and shares the connection.
 #[derive(Clone)]
 pub(super) struct Member(Arc<Client>, Arc<Line>);
@@ -89,7 +97,9 @@ pub(super) async fn dial(
     let origin: Uri = endpoint.to_string().parse().map_err(|_| Error::Unavailable(NO_URL.to_owned()))?;
     let transport = Transport::from_shared(format!("http://{authority}"))
         .map_err(|_| Error::Unavailable(NO_URL.to_owned()))?
-        .origin(origin);
+        .origin(origin)
+        .initial_stream_window_size(UNREAD)
+        .initial_connection_window_size(UNREAD_IN_ALL);
     let connector = {
         let line = Arc::clone(&line);
         service_fn(move |_| {

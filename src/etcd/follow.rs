@@ -13,7 +13,7 @@ use std::{
 use etcd_client::{Event, GetOptions, ResponseHeader, WatchResponse};
 use tokio::{
     sync::watch::Sender,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tracing::{debug, info, warn};
 
@@ -25,13 +25,22 @@ use super::{
     roster::Roster,
     watch::Watch,
 };
-use crate::{backoff::Backoff, snapshot::Snapshot};
+use crate::{
+    backoff::Backoff,
+    budget::{Budget, Lines},
+    snapshot::Snapshot,
+};
 
 /// Between two looks where there can be no watch; see [`Follower::poll`].
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Messages that are there already are taken together, so that a storm of changes is a few snapshots; for this long, so
 /// that a storm without end is seen all the same.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// So many times in a row changes are taken as soon as they come, and then five times a second: in a storm that goes on,
+/// as where a fleet starts at once, every change would be a snapshot of its own, and each a file to write. Whoever keeps an
+/// announcement on the same thread comes first.
+const BATCHES: Budget = Budget::new(5, Duration::from_millis(200));
 
 /// Follows one prefix.
 pub(super) struct Follower {
@@ -46,8 +55,6 @@ pub(super) struct Follower {
     listed: i64,
     /// The newest revision that is known.
     revision: i64,
-    /// The store's revision at the last look.
-    looked: i64,
     /// How many keys the range has, whatever they hold.
     keys: i64,
     /// When the snapshot was last known to be true.
@@ -56,6 +63,10 @@ pub(super) struct Follower {
     outage: Option<(Instant, bool)>,
     /// The last watch ended with an event that is too large to be received.
     too_large: bool,
+    /// An etcd that is now this and now that would have us say it without end.
+    lines: Lines,
+    /// How often changes are taken.
+    batches: Budget,
     /// Something is known that is not published yet.
     changed: bool,
     /// Between two watches that did not live: a member that answers and then cuts every stream is no good one.
@@ -79,11 +90,12 @@ impl Follower {
             publish,
             listed: 0,
             revision: 0,
-            looked: 0,
             keys: 0,
             heard: Instant::now(),
             outage: None,
             too_large: false,
+            lines: Lines::default(),
+            batches: BATCHES,
             changed: false,
             backoff: Backoff::default(),
         }
@@ -117,7 +129,7 @@ impl Follower {
     fn take(&mut self, Listing { revision, keys, entries }: Listing) {
         let now = Instant::now();
         let outage = self.outage.take();
-        if revision < self.revision {
+        if revision < self.revision && self.lines.may_say() {
             warn!(revision, known = self.revision, "etcd's store went back in time");
         }
         let blind = match outage {
@@ -125,13 +137,15 @@ impl Follower {
             None => (revision < self.revision).then_some(Duration::ZERO),
         };
         let held = self.roster.list(entries.into_iter().map(|entry| entry.node), now, blind);
-        if let Some((_, true)) = outage {
+        if let Some((_, true)) = outage
+            && self.lines.may_say()
+        {
             info!(revision, "the hosts are live again");
         }
-        if held > 0 {
+        if held > 0 && self.lines.may_say() {
             info!(hosts = held, "missing after an outage: held back for a while");
         }
-        (self.listed, self.revision, self.looked) = (revision, revision, revision);
+        (self.listed, self.revision) = (revision, revision);
         (self.keys, self.heard) = (keys, now);
         self.changed = true;
         self.publish();
@@ -151,8 +165,10 @@ impl Follower {
             let since = SystemTime::now().checked_sub(since.elapsed()).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH);
             let since = humantime::format_rfc3339_seconds(since);
             let hosts = last.nodes().len();
-            warn!(%since, hosts, %reason, "the hosts are stale: etcd cannot be read");
             *said = true;
+            if self.lines.may_say() {
+                warn!(%since, hosts, %reason, "the hosts are stale: etcd cannot be read");
+            }
         }
     }
 
@@ -166,9 +182,13 @@ impl Follower {
         };
         self.connection.took(began);
         let mut tick_at = Instant::now() + self.connection.timing().renew_every();
+        // The store's revision at the last tick, and by when the watch has to have told everything up to there.
+        let mut owed: Option<(i64, Instant)> = None;
         let mut proved_at = Some(Instant::now() + self.connection.attempt());
         loop {
-            let wake = [Some(tick_at), proved_at, self.roster.release_at()].into_iter().flatten().min();
+            let owed_at = owed.map(|(_, at)| at);
+            let wake =
+                [Some(tick_at), owed_at, proved_at, self.roster.release_at()].into_iter().flatten().min();
             if let Ok(first) = timeout_at(wake.unwrap_or(tick_at), watch.next()).await {
                 self.heard = Instant::now();
                 let ended = self.gather(first, &mut watch).await;
@@ -176,6 +196,10 @@ impl Follower {
                 if let Err(error) = ended {
                     return self.connection.judge(Err(error));
                 }
+                if self.roster.size() > list::LARGEST {
+                    return Err(self.connection.doubted(list::too_large()));
+                }
+                sleep_until(self.batches.take(Instant::now())).await;
             }
             let now = Instant::now();
             self.release(now);
@@ -185,30 +209,28 @@ impl Follower {
                 self.connection.accepted();
                 self.backoff.reset();
             }
+            owed = owed.filter(|(revision, _)| *revision > watch.told().max(self.listed));
+            if owed.is_some_and(|(_, at)| at <= now) {
+                // Something was written, maybe elsewhere, and the watch does not say how far it has told: a list does.
+                return Ok(());
+            }
             if tick_at <= now {
                 tick_at = now + self.connection.timing().renew_every();
-                if self.has_missed_something(&client, &mut watch).await? {
+                let (revision, keys) = self.count(&client).await?;
+                let asked =
+                    bounded(Instant::now() + self.connection.attempt(), watch.request_progress()).await;
+                if let Err(error) = asked {
+                    return self.connection.judge(Err(error));
+                }
+                self.heard = Instant::now();
+                self.warned.tell_unnamed();
+                // A change that is on its way to us costs one list.
+                if revision < self.revision || keys != self.keys {
                     return Ok(());
                 }
+                owed = Some((revision, self.heard + self.connection.attempt()));
             }
         }
-    }
-
-    /// The tick: looks whether the watch has told everything, and asks it for a sign of life, which the next tick takes
-    /// in. Behind etcd's grpc-proxy there never is one, so that silence alone is no fault.
-    async fn has_missed_something(&mut self, client: &Member, watch: &mut Watch) -> Result<bool, Error> {
-        let (revision, keys) = self.count(client).await?;
-        let asked = bounded(Instant::now() + self.connection.attempt(), watch.request_progress()).await;
-        let is_alive = match asked {
-            Ok(is_alive) => is_alive,
-            Err(error) => return self.connection.judge(Err(error)),
-        };
-        self.heard = Instant::now();
-        // A change that is on its way to us costs one list. Something was written, maybe elsewhere, and the watch said
-        // nothing at all: a list tells.
-        let is_deaf = !is_alive && revision > self.looked;
-        self.looked = revision;
-        Ok(revision < self.revision || keys != self.keys || is_deaf)
     }
 
     /// Asks until something is written: where the newest event is too large to be received, a watch from it would end at
@@ -231,7 +253,9 @@ impl Follower {
     fn release(&mut self, now: Instant) {
         let released = self.roster.release(now);
         if released > 0 {
-            info!(hosts = released, "still missing: no longer held back");
+            if self.lines.may_say() {
+                info!(hosts = released, "still missing: no longer held back");
+            }
             self.changed = true;
             self.publish();
         }
@@ -241,7 +265,7 @@ impl Follower {
     async fn gather(&mut self, first: Result<WatchResponse, Error>, watch: &mut Watch) -> Result<(), Error> {
         let until = Instant::now() + GATHER;
         self.apply(&first?);
-        while Instant::now() < until {
+        while Instant::now() < until && self.roster.size() <= list::LARGEST {
             match timeout(Duration::ZERO, watch.next()).await {
                 Ok(more) => self.apply(&more?),
                 Err(_) => break,

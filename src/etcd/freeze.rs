@@ -289,7 +289,8 @@ impl Bootstrap {
         let session = *self.session.get_or_insert_with(LeaseId::random);
         if !self.granted {
             match self.connection.call(|client| lease::grant(client, session, TTL)).await {
-                Ok(_) | Err(Error::LeaseExists) => self.granted = true,
+                Ok(Err(absurd)) => return Err(self.connection.doubted(absurd)),
+                Ok(Ok(_)) | Err(Error::LeaseExists) => self.granted = true,
                 Err(error) => return Err(error),
             }
         }

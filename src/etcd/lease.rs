@@ -52,22 +52,24 @@ impl fmt::Debug for LeaseId {
 }
 
 /// Grants `id` for `ttl` (whole seconds). Gives the TTL that etcd chose, which is longer where
-/// `ttl` is below its minimum of 1.5 election timeouts.
+/// `ttl` is below its minimum of 1.5 election timeouts; or, in words, one that cannot be.
 ///
 /// # Errors
-/// [`Error::LeaseExists`] when `id` is somebody's already; [`Error::Unavailable`] where the granted TTL is absurd.
-pub(super) async fn grant(client: Member, id: LeaseId, ttl: Duration) -> Result<Duration, Error> {
+/// [`Error::LeaseExists`] when `id` is somebody's already.
+pub(super) async fn grant(
+    client: Member,
+    id: LeaseId,
+    ttl: Duration,
+) -> Result<Result<Duration, String>, Error> {
     let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     let answer = client.lease().grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;
     // Whoever promises less than a second, or for ever, is no member to rely on.
     let granted = u64::try_from(answer.ttl()).map_or(Duration::ZERO, Duration::from_secs);
     if granted.is_zero() || granted > ttl.max(LONGEST_MINIMUM) {
-        return Err(Error::Unavailable(format!(
-            "etcd granted a TTL of {} s, and {seconds} s were asked for",
-            answer.ttl()
-        )));
+        let absurd = format!("etcd granted a TTL of {} s, and {seconds} s were asked for", answer.ttl());
+        return Ok(Err(absurd));
     }
-    Ok(granted)
+    Ok(Ok(granted))
 }
 
 /// Revokes `id`, which deletes the keys attached to it and no others. Gives whether it existed.

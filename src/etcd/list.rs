@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
+    time::Duration,
 };
 
 use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
@@ -10,12 +11,15 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{connection::Connection, dial::Member, error::Error, lease::LeaseId};
-use crate::{announcement::Announcement, host::Host, snapshot::Node, text::decode};
+use crate::{announcement::Announcement, budget::Budget, host::Host, snapshot::Node, text::decode};
 
 /// Keys in one page. A page that is too large for a message is halved.
 const PAGE: i64 = 1000;
 /// More keys than this under one prefix are no list of hosts.
 const MOST_KEYS: i64 = 100_000;
+/// What is kept of a list may take so many bytes, as [`size`] counts them: some 18,000 hosts with short names. The process
+/// keeps several times that, and lives in 16 MB.
+pub(super) const LARGEST: usize = 5 * 512 * 1024;
 /// A whole list, all its pages together, may take as long as so many attempts.
 const LONGEST: u32 = 4;
 
@@ -24,6 +28,11 @@ pub(super) struct Entry {
     pub(super) node: Node,
     pub(super) lease: Option<LeaseId>,
     pub(super) mod_revision: i64,
+}
+
+/// What it costs to keep one of them, in bytes: its texts, and what is around them.
+pub(super) fn size(host: &Host, announcement: &Announcement) -> usize {
+    128 + host.as_str().len() + announcement.address.as_ref().map_or(0, |address| address.as_str().len())
 }
 
 /// What was read of a prefix.
@@ -36,24 +45,47 @@ pub(super) struct Listing {
     pub(super) entries: Vec<Entry>,
 }
 
-/// The keys that were warned about, so that each is once.
-#[derive(Debug, Default)]
+/// The keys that were warned about, so that each is once, and not more than a few of many.
+#[derive(Debug)]
 pub(super) struct Warned {
     hasher: RandomState,
     /// Not the keys themselves: somebody may write new ones for as long as we run.
     hashes: HashSet<u64>,
+    /// How often a key may be named.
+    named: Budget,
+    /// How many were not.
+    unnamed: u64,
 }
 
 /// Then those that were warned about are forgotten: half a megabyte.
 const MOST_WARNED: usize = 50_000;
+/// So many keys are named in a row, and ten a minute after that.
+const NAMED: Budget = Budget::new(100, Duration::from_secs(6));
+
+impl Default for Warned {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), hashes: HashSet::new(), named: NAMED, unnamed: 0 }
+    }
+}
 
 impl Warned {
-    /// Whether `key` has to be warned about now.
+    /// Whether `key` has to be warned about now, by its name.
     pub(super) fn is_new(&mut self, key: &[u8]) -> bool {
         if self.hashes.len() >= MOST_WARNED {
             self.hashes.clear();
         }
-        self.hashes.insert(self.hasher.hash_one(key))
+        let is_new = self.hashes.insert(self.hasher.hash_one(key));
+        let is_named = is_new && self.named.take_now(Instant::now());
+        self.unnamed += u64::from(is_new && !is_named);
+        is_named
+    }
+
+    /// Warns of those that were not named, if there are any.
+    pub(super) fn tell_unnamed(&mut self) {
+        let keys = std::mem::take(&mut self.unnamed);
+        if keys > 0 {
+            warn!(keys, "skipped more keys that are no announcements");
+        }
     }
 }
 
@@ -82,7 +114,7 @@ pub(super) async fn list(
     let (mut revision, mut keys) = (0, 0);
     let mut limit = PAGE;
     let mut entries = Vec::new();
-    let mut read = 0;
+    let (mut read, mut kept) = (0, 0);
     let mut deadline = None;
     loop {
         let options = GetOptions::new().with_range(end.as_str()).with_limit(limit).with_revision(revision);
@@ -111,24 +143,34 @@ pub(super) async fn list(
             || !page.kvs().is_sorted_by(|one, next| one.key() < next.key())
         {
             Some("etcd's list does not advance".to_owned())
-        } else if page.more() && (page.kvs().is_empty() || Instant::now() > deadline) {
+        } else if read > keys {
+            Some("etcd's list is longer than etcd says".to_owned())
+        } else if page.more() && i64::try_from(page.kvs().len()).is_ok_and(|count| count < limit) {
+            // The limit is the only reason for which etcd ends a page.
+            Some("etcd's list has a page that is not full, and goes on".to_owned())
+        } else if page.more() && Instant::now() > deadline {
             Some("etcd's list does not come to its end in time".to_owned())
         } else {
-            None
+            entries.extend(page.kvs().iter().filter_map(|kv| {
+                let node = node(kv, &directory, warned)?;
+                kept += size(&node.host, &node.announcement);
+                Some(Entry { node, lease: LeaseId::from_etcd(kv.lease()), mod_revision: kv.mod_revision() })
+            }));
+            (kept > LARGEST).then(|| too_large())
         };
         if let Some(reason) = absurd {
-            return connection.judge(Err(Error::Unavailable(reason)));
+            return Err(connection.doubted(reason));
         }
-        entries.extend(page.kvs().iter().filter_map(|kv| {
-            let node = node(kv, &directory, warned)?;
-            Some(Entry { node, lease: LeaseId::from_etcd(kv.lease()), mod_revision: kv.mod_revision() })
-        }));
         match page.kvs().last() {
             Some(last) if page.more() => {
                 from = [last.key(), b"\0"].concat();
                 limit = (limit * 2).min(PAGE);
             }
-            _ => return Ok(Listing { revision, keys, entries }),
+            _ => {
+                connection.believed();
+                warned.tell_unnamed();
+                return Ok(Listing { revision, keys, entries });
+            }
         }
     }
 }
@@ -144,14 +186,22 @@ pub(super) async fn at_each_endpoint(
     host: Option<&Host>,
     warned: &mut Warned,
 ) -> Result<Listing, Error> {
-    let mut again = true;
+    let (mut again, mut tries) = (true, 0);
     loop {
+        tries += 1;
         match list(connection, prefix, host, warned).await {
-            Err(Error::Unavailable(_)) if !connection.round_is_over() => {}
+            // A list that fails after its first page ends no round.
+            Err(Error::Unavailable(_))
+                if !connection.round_is_over() && tries < connection.timing().endpoints => {}
             Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
             result => return result,
         }
     }
+}
+
+/// That what is announced is larger than [`LARGEST`].
+pub(super) fn too_large() -> String {
+    format!("what is announced under the prefix takes more than {LARGEST} bytes of memory")
 }
 
 async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> Result<GetResponse, Error> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::Error;
+use crate::budget::Lines;
 
 /// A refusal that goes on is logged again after this long, so that it stays visible.
 const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
@@ -81,6 +82,8 @@ pub(super) struct Outage {
     long: bool,
     /// The refusal that was said, and when.
     refused: Option<(String, Instant)>,
+    /// An etcd that answers and then fails, or now this and now that, would have us say it without end.
+    lines: Lines,
     /// Nothing is said.
     silent: bool,
 }
@@ -94,14 +97,14 @@ impl Outage {
     /// An answer came: an outage, if there was one, is over.
     pub(super) fn answered(&mut self, endpoint: &str) {
         self.nobody = false;
-        if !std::mem::take(&mut self.left).is_empty() && !self.silent {
+        if !std::mem::take(&mut self.left).is_empty() && self.may_say() {
             info!(endpoint, "etcd answers again");
         }
     }
 
     /// Etcd did what it may have refused before.
     pub(super) fn accepted(&mut self, endpoint: &str) {
-        if self.refused.take().is_some() && !self.silent {
+        if self.refused.take().is_some() && self.may_say() {
             info!(endpoint, "etcd accepts again");
         }
     }
@@ -113,13 +116,15 @@ impl Outage {
         let said = self.left.iter().any(|(left, said)| left == endpoint && (*said || !certificate));
         if !said && !self.silent && self.left.len() < MOST_SAID {
             self.left.push((endpoint.to_owned(), certificate));
-            warn!(endpoint, reason, "endpoint left");
+            if self.may_say() {
+                warn!(endpoint, reason, "endpoint left");
+            }
         }
     }
 
     /// A round is over, and none of so many addresses answered.
     pub(super) fn nobody_answers(&mut self, endpoints: usize) {
-        if !self.silent && !std::mem::replace(&mut self.nobody, true) {
+        if !self.silent && !std::mem::replace(&mut self.nobody, true) && self.may_say() {
             warn!(endpoints, "no endpoint of etcd answers");
         }
     }
@@ -147,11 +152,18 @@ impl Outage {
         {
             return;
         }
+        self.refused = Some((reason.clone(), now));
+        if !self.may_say() {
+            return;
+        }
         match error {
             Error::NoSpace => warn!(endpoint, reason, "etcd is out of space"),
             Error::Unusable(_) => warn!(reason, "unusable file"),
             _ => warn!(endpoint, user, reason, "etcd refuses"),
         }
-        self.refused = Some((reason, now));
+    }
+
+    fn may_say(&mut self) -> bool {
+        !self.silent && self.lines.may_say()
     }
 }

@@ -18,6 +18,10 @@ use super::{
 };
 use crate::text::decode;
 
+/// After a message of the watch that holds nothing new, the next one is taken so much later: a watch that goes on telling
+/// what is known does not keep us busy.
+const LULL: Duration = Duration::from_millis(20);
+
 /// The key as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
@@ -126,6 +130,8 @@ impl OwnKey {
         let ttl = self.ttl;
         self.connection.contact().set_renewed(None);
         let granted = self.connection.call(|client| lease::grant(client, lease, ttl)).await?;
+        let granted = granted.map_err(|absurd| self.connection.doubted(absurd))?;
+        self.connection.believed();
         self.connection.set_ttl(granted);
         Ok(())
     }
@@ -217,6 +223,7 @@ impl OwnKey {
         // once the streams have lived for a while.
         let mut lived = pin!(sleep(self.connection.attempt()));
         let mut proved = false;
+        let mut next_told = Instant::now();
         loop {
             let timing = self.connection.timing();
             let (tick_at, attempt) = (Instant::now() + timing.renew_every(), self.connection.attempt());
@@ -232,9 +239,11 @@ impl OwnKey {
                     tokio::select! {
                         ticked = &mut tick => break Ok(ticked),
                         // Only the last event matters: that is how the key is now.
-                        told = watch.next() => match told {
+                        told = async { sleep_until(next_told).await; watch.next().await } => match told {
                             Ok(told) => {
-                                let last = told.events().last().and_then(etcd_client::Event::kv);
+                                next_told = Instant::now() + LULL;
+                                let kvs = told.events().iter().filter_map(etcd_client::Event::kv);
+                                let last = kvs.filter(|kv| kv.key() == key.as_bytes()).last();
                                 match last.map(|kv| sight_of(Some(kv), value)) {
                                     Some(seen) if seen != *known => break Err(Ok(seen)),
                                     _ => {}

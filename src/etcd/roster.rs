@@ -5,10 +5,14 @@
 //! TTL, may take every lease for expired. In both cases the host stays for the hold. That runs only while etcd can be
 //! read: nobody can come back while it cannot.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
+use super::list;
 use crate::{
     announcement::Announcement,
     host::Host,
@@ -20,6 +24,8 @@ use crate::{
 pub(super) struct Roster {
     hold: Duration,
     members: BTreeMap<Host, Member>,
+    /// What all of them cost, in bytes; see [`list::size`].
+    size: usize,
     /// There was a list.
     listed: bool,
     /// Until then, an end may be an aftermath of the last outage.
@@ -45,7 +51,7 @@ enum Standing {
 impl Roster {
     /// Nobody is known yet.
     pub(super) fn new(hold: Duration) -> Self {
-        Self { hold, members: BTreeMap::new(), listed: false, aftermath: None }
+        Self { hold, members: BTreeMap::new(), size: 0, listed: false, aftermath: None }
     }
 
     /// Takes a whole list, read at `now`, after an `outage` of this length if there was one.
@@ -62,9 +68,11 @@ impl Roster {
             self.aftermath = Some(now + self.hold);
         }
         let before = std::mem::take(&mut self.members);
+        self.size = 0;
         for Node { host, announcement } in nodes {
             let is_kept = outage.is_none() && before.get(&host).is_some_and(|m| m.standing == Standing::Put);
             let standing = if is_kept { Standing::Put } else { Standing::Listed };
+            self.size += list::size(&host, &announcement);
             self.members.insert(host, Member { announcement, standing });
         }
         let mut held = 0;
@@ -79,10 +87,14 @@ impl Roster {
                 },
                 (Standing::Put, None) => continue,
             };
-            self.members.entry(host).or_insert_with(|| {
-                held += 1;
-                Member { announcement, standing: Standing::Held(until) }
-            });
+            let size = list::size(&host, &announcement);
+            // Lists that have nothing in common, one after the other, are not kept all together.
+            if self.size + size <= list::LARGEST
+                && let Entry::Vacant(vacant) = self.members.entry(host)
+            {
+                vacant.insert(Member { announcement, standing: Standing::Held(until) });
+                (held, self.size) = (held + 1, self.size + size);
+            }
         }
         held
     }
@@ -90,6 +102,8 @@ impl Roster {
     /// A key was put. Gives whether that changes the snapshot.
     pub(super) fn put(&mut self, Node { host, announcement }: Node) -> bool {
         let changes = self.members.get(&host).is_none_or(|known| known.announcement != announcement);
+        self.remove(&host);
+        self.size += list::size(&host, &announcement);
         self.members.insert(host, Member { announcement, standing: Standing::Put });
         changes
     }
@@ -108,7 +122,14 @@ impl Roster {
 
     /// A key is no announcement any more. Gives whether that changes the snapshot.
     pub(super) fn remove(&mut self, host: &Host) -> bool {
-        self.members.remove(host).is_some()
+        let removed = self.members.remove(host);
+        self.size -= removed.as_ref().map_or(0, |member| list::size(host, &member.announcement));
+        removed.is_some()
+    }
+
+    /// What all of them cost, in bytes; see [`list::size`].
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     /// When [`Roster::release`] has something to do next.
@@ -119,7 +140,12 @@ impl Roster {
     /// Lets go of those who have been held long enough. Gives how many.
     pub(super) fn release(&mut self, now: Instant) -> usize {
         let before = self.members.len();
-        self.members.retain(|_, member| member.held_until().is_none_or(|until| now < until));
+        let size = &mut self.size;
+        self.members.retain(|host, member| {
+            let stays = member.held_until().is_none_or(|until| now < until);
+            *size -= if stays { 0 } else { list::size(host, &member.announcement) };
+            stays
+        });
         before - self.members.len()
     }
 

@@ -139,6 +139,17 @@ mod tests {
         assert_eq!([round.leave(), round.leave(), round.leave()], [false, false, true]);
     }
 
+    /// So that a fleet with one list spreads over the members.
+    #[test]
+    fn each_endpoint_is_the_first_one_of_some_process() {
+        let mut first: Vec<String> = (0..200)
+            .map(|_| round("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3").target().unwrap().shown())
+            .collect();
+        first.sort();
+        first.dedup();
+        assert_eq!(first.len(), 3, "{first:?}");
+    }
+
     #[test]
     fn endpoint_that_has_no_address_comes_last_and_is_no_reason_to_wait() {
         for _ in 0..20 {

@@ -11,8 +11,8 @@ use super::{dial::Member, error::Error};
 /// A watch, established.
 pub(super) struct Watch {
     stream: WatchStream,
-    /// A message came since it was last asked.
-    heard: bool,
+    /// It has told everything up to this revision.
+    told: i64,
 }
 
 impl Watch {
@@ -49,17 +49,22 @@ impl Watch {
         if now > 0 && now + 1 < revision {
             return Err(Error::Unavailable("the store went back in time".to_owned()));
         }
-        Ok(Self { stream, heard: true })
+        // What the confirmation's header has is the store's revision, and nothing of it was told yet.
+        Ok(Self { stream, told: 0 })
     }
 
-    /// Asks for a sign of life, and gives whether there was any since it was last asked. It keeps the stream from being
-    /// idle, too, which balancers end after a while.
+    /// Asks how far it has told everything; see [`Watch::told`]. It keeps the stream from being idle, too, which balancers
+    /// end after a while.
     ///
     /// # Errors
     /// The stream has ended. Safe to drop.
-    pub(super) async fn request_progress(&mut self) -> Result<bool, Error> {
-        self.stream.request_progress().await?;
-        Ok(std::mem::replace(&mut self.heard, false))
+    pub(super) async fn request_progress(&mut self) -> Result<(), Error> {
+        Ok(self.stream.request_progress().await?)
+    }
+
+    /// Up to which revision it is known to have told everything; 0 where there was no message yet.
+    pub(super) fn told(&self) -> i64 {
+        self.told
     }
 
     /// The next message that holds events. Safe to drop: no event is lost, for it stays in the stream.
@@ -69,7 +74,7 @@ impl Watch {
     pub(super) async fn next(&mut self) -> Result<WatchResponse, Error> {
         loop {
             let answer = message(&mut self.stream).await?;
-            self.heard = true;
+            self.told = self.told.max(answer.header().map_or(0, ResponseHeader::revision));
             if !answer.events().is_empty() {
                 return Ok(answer);
             }

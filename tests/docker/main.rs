@@ -8,6 +8,7 @@ mod compose;
 mod formation;
 mod image;
 mod lifecycle;
+mod memory;
 mod network;
 mod project;
 mod sidekick;

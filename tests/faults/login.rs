@@ -14,7 +14,7 @@ use crate::{
     lookout::Lookout,
     support::{
         AT_ONCE, PREFIX, SLACK, TTL,
-        daemon::Daemon,
+        daemon::{Daemon, run, tool_behind},
         etcd::{Etcd, arg, scratch},
     },
 };
@@ -216,4 +216,26 @@ fn passwd(etcd: &Etcd, password: &str) {
     drop(output);
     let done = command.stdin(input).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Section 3. In a network namespace of its own there is nobody whom the password could reach.
+#[test]
+fn password_over_http_to_another_machine_is_warned_about() {
+    let login = Login::with(RIGHT);
+    for (endpoint, is_warned) in [
+        ("http://192.0.2.1:2379", true),
+        ("http://etcd.example:2379", true),
+        ("https://192.0.2.1:2379", false),
+        ("http://127.0.0.1:2379", false),
+        ("http://[::1]:2379", false),
+        ("http://localhost:2379", false),
+    ] {
+        let mut command = tool_behind("unshare", &["--net", env!("CARGO_BIN_EXE_crate-discovery")]);
+        command.args(["hosts", "--endpoints", endpoint, "--request-timeout", "100ms"]).args(login.args(&[]));
+        let finished = run(command);
+        assert_eq!(finished.code, 69, "{endpoint}: {}", finished.stderr);
+        let warnings = finished.stderr.matches("the password goes over http to another machine").count();
+        assert_eq!(warnings, usize::from(is_warned), "{endpoint}: {}", finished.stderr);
+        assert!(!finished.stderr.contains(RIGHT));
+    }
 }

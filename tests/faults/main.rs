@@ -5,13 +5,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
+mod between;
 mod certificates;
 mod checks;
 mod cluster;
 mod crowded;
 mod gate;
+mod lies;
 mod login;
 mod lookout;
+mod lookups;
 mod names;
 mod password;
 mod past;
@@ -19,6 +23,7 @@ mod quiet;
 mod refusals;
 mod rivals;
 mod single;
+mod slow;
 mod stderr;
 mod strangers;
 mod tls;

@@ -13,6 +13,8 @@ use crate::support::{
     round,
 };
 
+/// So long that no tick comes within any bound here: what is seen within a second, a live watch saw.
+const WATCHED: [&str; 2] = ["--ttl", "60s"];
 /// What tells the newer one from the elder.
 const NEWER: [&str; 2] = ["--http", "4201"];
 const NEWER_VALUE: &str = r#"{"http":4201,"transport":4300}"#;
@@ -21,7 +23,7 @@ const NEWER_VALUE: &str = r#"{"http":4201,"transport":4300}"#;
 fn newest_holds_and_the_elder_stands_by_and_says_for_whom() {
     let etcd = Etcd::start();
     let observer = Observer::start(&etcd);
-    let mut elder = Daemon::announced(&etcd, "h1", &[]);
+    let mut elder = Daemon::announced(&etcd, "h1", &WATCHED);
     let newer = Daemon::announced(&etcd, "h1", &NEWER);
     let said = elder.says("standing by", AT_ONCE + SLACK);
     let held = etcd.key(&key_of("h1")).expect("announced");
@@ -41,7 +43,7 @@ fn newest_holds_and_the_elder_stands_by_and_says_for_whom() {
 fn elder_returns_at_once_when_the_newest_leaves() {
     let etcd = Etcd::start();
     let observer = Observer::start(&etcd);
-    let mut elder = Daemon::announced(&etcd, "h1", &[]);
+    let mut elder = Daemon::announced(&etcd, "h1", &WATCHED);
     let mut newer = Daemon::announced(&etcd, "h1", &NEWER);
     elder.says("standing by", AT_ONCE + SLACK);
     assert_eq!(newer.end(Signal::TERM, AT_ONCE + SLACK), 0);
@@ -57,7 +59,7 @@ fn elder_returns_at_once_when_the_newest_leaves() {
 fn elder_returns_when_the_newest_is_killed_and_its_lease_ends() {
     let etcd = Etcd::start();
     let observer = Observer::start(&etcd);
-    let mut elder = Daemon::announced(&etcd, "h1", &[]);
+    let mut elder = Daemon::announced(&etcd, "h1", &WATCHED);
     let mut newer = Daemon::announced(&etcd, "h1", &NEWER);
     elder.says("standing by", AT_ONCE + SLACK);
     newer.end(Signal::KILL, PATIENCE);
@@ -71,7 +73,7 @@ fn elder_returns_when_the_newest_is_killed_and_its_lease_ends() {
 fn key_under_another_lease_is_left_alone_until_that_lease_ends() {
     let etcd = Etcd::start();
     let observer = Observer::start(&etcd);
-    let mut daemon = Daemon::announced(&etcd, "h1", &[]);
+    let mut daemon = Daemon::announced(&etcd, "h1", &WATCHED);
     let theirs = etcd.grant(Duration::from_secs(600));
     etcd.etcdctl(&["put", &key_of("h1"), "theirs", "--lease", &format!("{theirs:x}")]);
     let said = daemon.says("standing by", AT_ONCE + SLACK);

@@ -10,6 +10,7 @@ use crate::{
         etcd::Etcd,
         eventually, eventually_eq, key_of,
         observer::Raw,
+        proxy::{Mode, Proxy},
         seed_hosts_reader, stays,
     },
 };
@@ -126,4 +127,31 @@ fn value_that_is_too_large_to_be_received_blinds_nobody() {
     assert_eq!(kept.daemon.lines("endpoint left").len(), 0, "{}", kept.daemon.stderr());
     put(&etcd, &["b"]);
     kept.holds(&["a", "b"], PATIENCE);
+}
+
+/// Etcd tells a watch that begins late of all that it missed in one message, which may be larger than we take; asked for
+/// fragments, it cuts it into pieces. Nothing has to be listed again.
+#[test]
+fn large_changes_between_the_list_and_the_watch_come_in_pieces() {
+    let etcd = Etcd::start();
+    let proxy = Proxy::start(etcd.port());
+    let delay = Duration::from_millis(500);
+    proxy.set(Mode::Delay(delay));
+    let ranges = || {
+        let labels = r#"grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
+        etcd.metric(&format!("grpc_server_started_total{{{labels}}}"))
+    };
+    let before = ranges();
+    put(&etcd, &["a"]);
+    let kept = Kept::start_at(&proxy.url(), &[]);
+    eventually_eq("it lists", PATIENCE, &(before + 1.0), ranges);
+    // The answer is on its way for half a second, and the watch for another half.
+    let mut raw = Raw::connect(&etcd);
+    for i in 0..3 {
+        raw.put(key_of(&format!("large-{i}")).as_bytes(), &vec![b'x'; 1_000_000]);
+    }
+    put(&etcd, &["b"]);
+    kept.holds(&["a", "b"], PATIENCE);
+    assert_eq!(ranges(), before + 1.0, "one list is all that it took");
+    assert_eq!(kept.daemon.lines("skipped a key").len(), 3, "{}", kept.daemon.stderr());
 }

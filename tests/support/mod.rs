@@ -6,6 +6,7 @@
 // Every test crate compiles this module for itself and uses only a part of it.
 #![allow(dead_code)]
 
+pub mod balancer;
 pub mod cluster;
 pub mod crate_db;
 pub mod daemon;
@@ -13,6 +14,7 @@ pub mod disk;
 pub mod dns;
 pub mod engine;
 pub mod etcd;
+pub mod false_etcd;
 pub mod greedy;
 pub mod net;
 pub mod node;
@@ -150,7 +152,8 @@ pub fn http_get(port: u16, path: &str) -> std::io::Result<String> {
     Ok(answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
 }
 
-/// A certificate authority with one certificate for 127.0.0.1, for either side of a connection.
+/// A certificate authority with one certificate for 127.0.0.1 and [`net::NameService::NAME`], for either side of a
+/// connection.
 pub struct Pki {
     /// The authority's certificate.
     pub ca: PathBuf,
@@ -169,7 +172,8 @@ impl Pki {
         let ca = authority.self_signed(&authority_key).unwrap();
         let issuer = Issuer::new(authority, authority_key);
 
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["127.0.0.1".to_owned(), net::NameService::NAME.to_owned()]).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();

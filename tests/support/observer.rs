@@ -71,6 +71,11 @@ impl Observer {
         self.events.lock().unwrap().iter().filter(|event| event.key == key).cloned().collect()
     }
 
+    /// What has been heard so far of all keys that begin with `prefix`.
+    pub fn heard_under(&self, prefix: &str) -> Vec<Event> {
+        self.events.lock().unwrap().iter().filter(|event| event.key.starts_with(prefix)).cloned().collect()
+    }
+
     /// What has happened to `key` up to now: waits until the watch has caught up with etcd.
     #[track_caller]
     pub fn history(&self, key: &str) -> Vec<Event> {

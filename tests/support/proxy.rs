@@ -19,8 +19,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     runtime::Builder,
-    sync::watch,
-    time::sleep,
+    sync::{mpsc, watch},
+    time::{sleep, sleep_until},
 };
 
 use super::free_port;
@@ -34,20 +34,25 @@ pub enum Mode {
     Stall,
     /// Swallow everything, for good: a connection that was in a black hole never works again.
     BlackHole,
+    /// As [`Mode::BlackHole`], and let nobody in: no SYN is answered. There is no way back.
+    Vanish,
     /// Close every connection, refuse new ones.
     Cut,
-    /// Forward each piece after this long.
+    /// Forward each piece this long after it came, as a long line does: what comes in between is on its way meanwhile.
     Delay(Duration),
 }
 
 /// A proxy in front of one port, on a thread of its own; ends when dropped.
 pub struct Proxy {
+    ip: Ipv4Addr,
     port: u16,
     mode: watch::Sender<Mode>,
     /// Processes whose connections stall; see [`Proxy::stall_from`].
     stalled: watch::Sender<HashSet<u32>>,
     open: Arc<AtomicUsize>,
     withheld: Withheld,
+    /// What fills the queue of the listener where nobody gets in.
+    queued: Mutex<Vec<std::net::TcpStream>>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,37 +71,52 @@ struct Rules {
 impl Proxy {
     /// Listens on a free port of loopback and forwards to `target` of loopback.
     pub fn start(target: u16) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, free_port(), target)
+    }
+
+    /// As [`Proxy::start`], at an address of ours and a port that must be free there.
+    pub fn start_at(ip: Ipv4Addr, port: u16, target: u16) -> Self {
         let (mode, mode_seen) = watch::channel(Mode::Pass);
         let (stalled, stalled_seen) = watch::channel(HashSet::new());
         let (stop, mut stopped) = watch::channel(false);
         let (open, withheld) = (Arc::new(AtomicUsize::new(0)), Withheld::default());
         let rules = Rules { mode: mode_seen, stalled: stalled_seen, withheld: Arc::clone(&withheld) };
-        let port = free_port();
         let counter = Arc::clone(&open);
         let (ready, listens) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let first = listen(port).await;
+                let at = SocketAddr::from((ip, port));
+                let first = listen(at).await;
                 ready.send(()).unwrap();
                 tokio::select! {
-                    () = serve(first, port, target, rules, counter) => {}
+                    () = serve(first, at, target, rules, counter) => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             });
         });
         listens.recv().expect("the proxy listens");
-        Self { port, mode, stalled, open, withheld, stop, thread: Some(thread) }
+        let queued = Mutex::default();
+        Self { ip, port, mode, stalled, open, withheld, queued, stop, thread: Some(thread) }
     }
 
     /// Where to connect.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}:{}", self.ip, self.port)
     }
 
     /// Changes what happens, for open connections too.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+        if mode == Mode::Vanish {
+            // Nobody takes from the queue any more; the kernel drops every SYN once it is full.
+            let address = SocketAddr::from((self.ip, self.port));
+            let mut queued = self.queued.lock().unwrap();
+            while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300))
+            {
+                queued.push(stream);
+            }
+        }
     }
 
     /// Stalls the connections that these processes dialled, and no others.
@@ -123,18 +143,23 @@ impl Drop for Proxy {
 }
 
 /// Listens, except while everything is cut.
-async fn serve(first: TcpListener, port: u16, target: u16, rules: Rules, open: Arc<AtomicUsize>) {
+async fn serve(first: TcpListener, at: SocketAddr, target: u16, rules: Rules, open: Arc<AtomicUsize>) {
     let mut listener = Some(first);
     let mut mode = rules.mode.clone();
     // Ends when the other end of the channel is gone, with the proxy.
     while mode.wait_for(|mode| *mode != Mode::Cut).await.is_ok() {
         let accepting = match listener.take() {
             Some(listener) => listener,
-            None => listen(port).await,
+            None => listen(at).await,
         };
+        let mut lets_in = rules.mode.clone();
         loop {
+            let lets_in = async {
+                let _ = lets_in.wait_for(|mode| *mode != Mode::Vanish).await;
+                accepting.accept().await
+            };
             tokio::select! {
-                accepted = accepting.accept() => {
+                accepted = lets_in => {
                     let Ok((client, dialler)) = accepted else { continue };
                     let (rules, open) = (rules.clone(), Arc::clone(&open));
                     open.fetch_add(1, Ordering::Relaxed);
@@ -150,11 +175,11 @@ async fn serve(first: TcpListener, port: u16, target: u16, rules: Rules, open: A
 }
 
 /// The port was ours before; whoever has it in between gives it back.
-async fn listen(port: u16) -> TcpListener {
+async fn listen(at: SocketAddr) -> TcpListener {
     loop {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
-        match socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).and_then(|()| socket.listen(128)) {
+        match socket.bind(at).and_then(|()| socket.listen(128)) {
             Ok(listener) => return listener,
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
@@ -173,9 +198,33 @@ async fn connection(client: TcpStream, dialler: Dialler, target: u16, rules: Rul
     }
 }
 
+/// Forwards one direction until either end closes it.
 async fn pump(
+    from: impl AsyncReadExt + Unpin,
+    to: impl AsyncWriteExt + Unpin,
+    rules: Rules,
+    dialler: Dialler,
+    from_client: bool,
+) {
+    let (on_its_way, arriving) = mpsc::unbounded_channel();
+    tokio::join!(take_in(from, on_its_way, rules, dialler, from_client), hand_out(to, arriving));
+}
+
+/// A piece, and when it is due at the other end.
+type Piece = (Instant, Vec<u8>);
+
+async fn hand_out(mut to: impl AsyncWriteExt + Unpin, mut arriving: mpsc::UnboundedReceiver<Piece>) {
+    while let Some((due, piece)) = arriving.recv().await {
+        sleep_until(due.into()).await;
+        if to.write_all(&piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn take_in(
     mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
+    on_its_way: mpsc::UnboundedSender<Piece>,
     rules: Rules,
     dialler: Dialler,
     from_client: bool,
@@ -195,14 +244,12 @@ async fn pump(
             Ok(now) => *now,
             Err(_) => return,
         };
-        swallowed |= now == Mode::BlackHole;
+        swallowed |= matches!(now, Mode::BlackHole | Mode::Vanish);
         if swallowed {
             continue;
         }
-        if let Mode::Delay(delay) = now {
-            sleep(delay).await;
-        }
-        if to.write_all(&buffer[..count]).await.is_err() {
+        let delay = if let Mode::Delay(delay) = now { delay } else { Duration::ZERO };
+        if on_its_way.send((Instant::now() + delay, buffer[..count].to_vec())).is_err() {
             return;
         }
     }

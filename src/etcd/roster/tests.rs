@@ -203,3 +203,43 @@ proptest! {
         }
     }
 }
+
+fn size(roster: &Roster) -> usize {
+    roster.members.iter().map(|(host, member)| list::size(host, &member.announcement)).sum()
+}
+
+proptest! {
+    /// Whatever happens, the size is that of those who are known, and what is held never makes it too large.
+    #[test]
+    fn size_is_that_of_all_members(steps in proptest::collection::vec((0u8..5, 0u8..6), 0..60)) {
+        let mut now = Instant::now();
+        let mut roster = Roster::new(HOLD);
+        for (step, who) in steps {
+            let name = format!("h{who}");
+            match step {
+                0 => _ = roster.put(node(&name)),
+                1 => _ = roster.delete(&name.parse().unwrap(), now),
+                2 => _ = roster.list(nodes(&format!("{name} x")), now, OUTAGE),
+                3 => _ = roster.list(nodes(&name), now, None),
+                _ => {
+                    now += HOLD / 2;
+                    roster.release(now);
+                }
+            }
+            prop_assert_eq!(roster.size(), size(&roster));
+        }
+    }
+}
+
+#[test]
+fn what_is_held_is_bounded() {
+    let mut now = Instant::now();
+    let mut roster = Roster::new(HOLD);
+    for list in 0..10 {
+        let hosts = (0..10_000).map(|i| node(&format!("h{list}-{i}")));
+        roster.list(hosts, now, OUTAGE);
+        now += Duration::from_secs(1);
+        assert!(roster.size() <= list::LARGEST, "{} after {list} lists", roster.size());
+    }
+    assert!(roster.size() > list::LARGEST / 2);
+}
