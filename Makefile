@@ -15,7 +15,7 @@ endif
 BINARY ?= $(CARGO_TARGET_DIR)/release/crate-discovery
 SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh) tests/cratedb/with-image
 # What the tests need; see .ci/install.
-TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap dig
+TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap dig ip ext4
 
 # Where `make install` puts things. systemd looks into /usr and /usr/local; for any other PREFIX, such as Flatcar's
 # /opt, what is systemd's goes to /etc.
@@ -98,7 +98,7 @@ demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 
 test: ## every test, on a real etcd, a real systemd and a real docker engine
 	@.ci/install $(TESTED_WITH)
-	@.ci/with-docker cargo test --locked
+	@.ci/with-docker cargo test --locked --no-fail-fast
 
 # One after the other: a node has 512 MB of heap, and wants a core of its own. Left out is what steers the stand-in.
 test-cratedb: ## how clusters form with a real CrateDB, which has to be had here: CRATE_IMAGE=crate:6.4.3

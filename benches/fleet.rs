@@ -81,10 +81,12 @@ fn main() {
     }
     let [Some(without), Some(with)] = best else { return };
     println!(
-        "{sidekicks} sidekicks: announced within {:.2?}, with feeds within {:.2?}: {:.2} times; etcd spent {:.2} times as much",
+        "{sidekicks} sidekicks: announced within {:.2?}, with feeds within {:.2?}: {:.2} times; etcd spent {:.2} times as \
+         much, the sidekicks {:.2} times",
         without.announced,
         with.announced,
         with.announced.div_duration_f64(without.announced),
         with.etcd.div_duration_f64(without.etcd),
+        with.sidekicks.div_duration_f64(without.sidekicks),
     );
 }

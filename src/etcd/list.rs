@@ -156,7 +156,7 @@ pub(super) async fn list(
                 kept += size(&node.host, &node.announcement);
                 Some(Entry { node, lease: LeaseId::from_etcd(kv.lease()), mod_revision: kv.mod_revision() })
             }));
-            (kept > LARGEST).then(|| too_large())
+            (kept > LARGEST).then(too_large)
         };
         if let Some(reason) = absurd {
             return Err(connection.doubted(reason));

@@ -242,8 +242,8 @@ impl OwnKey {
                         told = async { sleep_until(next_told).await; watch.next().await } => match told {
                             Ok(told) => {
                                 next_told = Instant::now() + LULL;
-                                let kvs = told.events().iter().filter_map(etcd_client::Event::kv);
-                                let last = kvs.filter(|kv| kv.key() == key.as_bytes()).last();
+                                let mut kvs = told.events().iter().rev().filter_map(etcd_client::Event::kv);
+                                let last = kvs.find(|kv| kv.key() == key.as_bytes());
                                 match last.map(|kv| sight_of(Some(kv), value)) {
                                     Some(seen) if seen != *known => break Err(Ok(seen)),
                                     _ => {}
