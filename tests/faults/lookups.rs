@@ -14,7 +14,7 @@ use crate::{
     OUTLIVED, key,
     support::{
         AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK, TTL,
-        daemon::{Daemon, run, tool_behind},
+        daemon::{Daemon, copy_binary, run, tool_behind},
         etcd::{Etcd, scratch},
         eventually, key_of,
         net::NameService,
@@ -107,7 +107,7 @@ fn process_that_may_start_no_thread_says_so_and_goes_on_when_it_may() {
     let (etcd, dir) = (Etcd::start(), scratch());
     // For an account of its own, which must be able to run it.
     let binary = dir.path().join("crate-discovery");
-    std::fs::copy(env!("CARGO_BIN_EXE_crate-discovery"), &binary).unwrap();
+    copy_binary(&binary);
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let account = ["--reuid=54322", "--clear-groups"];
     let mut command = tool_behind("prlimit", &["--nproc=1:4096", "setpriv"]);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{
     AT_ONCE, PATIENCE, SLACK,
-    daemon::{Daemon, field, tool_behind},
+    daemon::{Daemon, copy_binary, field, tool_behind},
     etcd::{Etcd, arg, scratch},
     eventually_eq, key_of,
     net::{NameService, SilentPort},
@@ -143,7 +143,7 @@ fn process_that_may_start_no_thread_says_so_and_lives() {
     let node = FakeNode::serving();
     // For an account of its own, which must be able to run it.
     let binary = dir.path().join("crate-discovery");
-    std::fs::copy(env!("CARGO_BIN_EXE_crate-discovery"), &binary).unwrap();
+    copy_binary(&binary);
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let flags = ["--nproc=1", "setpriv", "--reuid=54321", "--clear-groups", arg(&binary)];
     let password = dir.path().join("password");

@@ -14,7 +14,7 @@ use crate::{
     delete, lines, put,
     support::{
         AT_ONCE, PATIENCE, SLACK,
-        daemon::{Daemon, announce, tool_behind, watch},
+        daemon::{Daemon, announce, copy_binary, tool_behind, watch},
         disk::{Disk, SmallDisk},
         etcd::{Etcd, arg, scratch},
         eventually, eventually_eq, key_of, stays,
@@ -146,7 +146,7 @@ fn disk_that_hangs_holds_up_neither_start_nor_announcement_nor_withdrawal() {
 /// A copy of the binary that every account can run, and a directory for it.
 fn for_everybody(dir: &Path) -> PathBuf {
     let binary = dir.join("crate-discovery");
-    fs::copy(env!("CARGO_BIN_EXE_crate-discovery"), &binary).unwrap();
+    copy_binary(&binary);
     fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
     binary
 }

@@ -86,7 +86,7 @@ fn many_and_huge_values_hide_nobody() {
 fn more_hosts_than_fit_into_memory_are_an_error() {
     let etcd = three();
     let name = |i| format!("node-{i:05}.{}", "x".repeat(40));
-    Raw::connect(&etcd).put_all((0..14_000).map(|i| (key_of(&name(i)), DEFAULT_VALUE.to_owned())));
+    Raw::connect(&etcd).put_all((0..15_000).map(|i| (key_of(&name(i)), DEFAULT_VALUE.to_owned())));
     let finished = run(hosts(&etcd, &[]));
     assert_eq!((finished.code, &*finished.stdout), (69, ""), "{}", finished.stderr);
     let said = "what is announced under the prefix takes more than 2621440 bytes of memory";

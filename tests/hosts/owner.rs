@@ -13,7 +13,7 @@ use rustix::fs::{XattrFlags, lgetxattr, setxattr};
 use crate::{
     assert_failed, printed,
     support::{
-        daemon::{Finished, hosts, run, tool_behind},
+        daemon::{Finished, copy_binary, hosts, run, tool_behind},
         etcd::{Etcd, arg, scratch},
     },
     three,
@@ -53,7 +53,7 @@ fn write(etcd: &Etcd, path: &Path) -> Finished {
 /// As the stranger.
 fn write_as_stranger(etcd: &Etcd, dir: &Path, path: &Path) -> Finished {
     let binary = dir.join("crate-discovery");
-    fs::copy(env!("CARGO_BIN_EXE_crate-discovery"), &binary).unwrap();
+    copy_binary(&binary);
     let mut command =
         tool_behind("setpriv", &["--reuid=54321", "--regid=54321", "--clear-groups", arg(&binary)]);
     command.args(["hosts", "--endpoints", &etcd.url(), "--output", arg(path)]);

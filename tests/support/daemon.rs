@@ -18,6 +18,13 @@ pub fn tool() -> Command {
     tool_behind(env!("CARGO_BIN_EXE_crate-discovery"), &[])
 }
 
+/// Copies the binary to `place`, for a user who may not reach the original. Another process does it: what is started beside
+/// this would inherit a file that is open for writing here, and nobody could run it then ("text file busy").
+pub fn copy_binary(place: &std::path::Path) {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_crate-discovery")).arg(place).status();
+    assert!(copied.expect("cp runs").success(), "the binary cannot be copied to {}", place.display());
+}
+
 /// As [`tool`], started through `program`, whose last argument becomes the binary.
 pub fn tool_behind(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
