@@ -6,9 +6,9 @@
 //! | --- | --- |
 //! | [`cli`] | the command line; the only user of clap |
 //! | [`exit`] | exit codes and what leads to each |
-//! | [`announce`] | the announcer: a pure state machine, the shell around it |
+//! | [`announce`] | the announcer: a pure state machine, the shell around it, and what it notes of its node |
 //! | [`node`] | what we ask our own CrateDB: checks, the gate |
-//! | [`bootstrap`] | who may elect the first master: the rules, pure |
+//! | [`bootstrap`] | who may elect the first master: the rules, pure, and the host's notes on its disk |
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current |
 //! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
@@ -21,7 +21,8 @@
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
 //! `announce` reads what `node` reports; `node` uses `names`, and of `etcd` how a password is read;
-//! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host`, `backoff` and `budget`; `publish` and `render` use `snapshot`.
+//! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host`, `names`, `backoff` and
+//! `budget`; `publish` and `render` use `snapshot`.
 //!
 //! # Words
 //!

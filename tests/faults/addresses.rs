@@ -151,7 +151,7 @@ fn is_kept_when_addresses_die(etcd: &Etcd) {
             (mode, proxies, names, Daemon::spawn(command))
         })
         .collect();
-    for (mode, proxies, _, daemon) in &mut running {
+    for (_, proxies, _, daemon) in &mut running {
         daemon.says("announced", PATIENCE);
         assert!(proxies[0].open() > 0, "the nearest address is taken");
     }
