@@ -38,8 +38,10 @@ impl Project {
         // Whoever failed has taken his project down.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         engine_answers();
-        // Before it takes a turn's time.
+        // Before there is a project to take down.
         crate_image();
+        etcd_image();
+        sidekick_image();
         let ports = [free_port(), free_port()].map(|port| port.to_string());
         // Not the default one: somebody may use the compose file on this very machine.
         let subnet = format!("10.142.{}", fastrand::u8(1..240));
