@@ -93,13 +93,15 @@ fn file_that_cannot_be_read_is_no_bad_probe_and_is_said_when_the_reason_changes(
     says(&mut daemon, 1, "no such file or directory");
     fs::write(&file, "\n").unwrap();
     says(&mut daemon, 2, "it is empty");
-    fs::remove_file(&file).unwrap();
+    // Each takes the place of the other at once: a probe in between would find none.
+    let beside = dir.path().join("beside");
     // A pipe that nobody writes to would hang whoever reads it.
-    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&beside).status().unwrap().success());
+    fs::rename(&beside, &file).unwrap();
     says(&mut daemon, 3, "it is no regular file");
-    fs::remove_file(&file).unwrap();
     assert!(!formed(&etcd));
-    fs::write(&file, PASSWORD).unwrap();
+    fs::write(&beside, PASSWORD).unwrap();
+    fs::rename(&beside, &file).unwrap();
     eventually_eq("it knows the node", PATIENCE, &true, || formed(&etcd));
     fs::remove_file(&file).unwrap();
     says(&mut daemon, 4, "no such file or directory");
