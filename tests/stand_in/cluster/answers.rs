@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Core, Mode, Node};
+use super::{Core, Mode, Node, lead::beat};
 use crate::{
     disk::{Cluster, Peer},
     log::say,
@@ -12,6 +12,14 @@ use crate::{
 impl Node {
     /// Answers another node.
     pub fn answer(&self, question: Ask) -> Tell {
+        // A new node changes the voters, which takes a majority of those before.
+        if let Ask::Join { peer, .. } = &question
+            && self.would_change(peer)
+            && !beat(self)
+        {
+            let why = "no majority of the voters answers".to_owned();
+            return Tell::Refused { why, term: self.core().memory.term };
+        }
         let mut core = self.core();
         let refused = |core: &Core, why: String| Tell::Refused { why, term: core.memory.term };
         if matches!(core.mode, Mode::Starting) {
@@ -66,6 +74,13 @@ impl Node {
                 Tell::Done
             }
         }
+    }
+
+    /// Whether this node is master, and that one not in its cluster.
+    fn would_change(&self, peer: &Peer) -> bool {
+        let core = self.core();
+        matches!(core.mode, Mode::Leader { .. })
+            && core.memory.cluster.as_ref().is_some_and(|cluster| !cluster.nodes.contains(peer))
     }
 
     fn take_in(&self, core: &mut Core, peer: Peer, uuid: Option<String>) -> Tell {
