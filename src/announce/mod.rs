@@ -303,10 +303,8 @@ fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotW
         Ending::Unconfirmed(lease) => {
             let at_most = own_key.ttl() + ELECTION + Duration::from_secs(1);
             let until = SystemTime::now() + at_most + Duration::from_secs(1);
-            let reason = own_key
-                .contact()
-                .failure()
-                .map_or_else(|| "no answer in time".to_owned(), |failure| failure.reason);
+            let failure = own_key.contact().failure();
+            let reason = failure.map_or_else(|| Error::no_answer().to_string(), |failure| failure.reason);
             Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within, reason })
         }
     }

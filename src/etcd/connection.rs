@@ -3,63 +3,24 @@
 //! A balancing channel would send its share of all requests to a dead member for ever (measured:
 //! a quarter of the requests fail with one of three members down).
 
+mod beside;
+
 use std::{future::Future, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 use super::{
-    credentials::{Login, TlsFiles},
-    dial::{Credentials, Member, dial},
+    dial::Member,
     endpoint::Endpoint,
-    error::Error,
+    error::{Error, NO_ANSWER},
+    options::{Options, connect},
     outage::{Contact, Outage},
     patience::Patience,
     round::{Round, Target},
     timing::Timing,
 };
-use crate::{backoff::Backoff, names::Names, text::plain_io, thread};
-
-/// How an attempt that ran out of time is said.
-const NO_ANSWER: &str = "no answer in time";
-/// Between two rounds of requests beside each other that nobody answered.
-const BREATH: Duration = Duration::from_millis(100);
-
-/// Where etcd is and how to get in: the connection options of the command line, validated.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// All http or all https, at least one.
-    pub endpoints: Vec<Endpoint>,
-    /// TLS material.
-    pub tls: TlsFiles,
-    /// User and password, where etcd wants them.
-    pub login: Option<Login>,
-    /// Longest wait for one answer, connecting included.
-    pub request_timeout: Duration,
-}
-
-impl Options {
-    /// Reads the credentials once, so that a file which cannot be used is known at the start.
-    ///
-    /// # Errors
-    /// [`Error::Unusable`].
-    pub fn read_files(&self) -> Result<(), Error> {
-        self.credentials().map(drop)
-    }
-
-    fn credentials(&self) -> Result<Credentials, Error> {
-        let is_https = self.endpoints.iter().any(Endpoint::is_https);
-        let tls = if is_https { Some(self.tls.read()?) } else { None };
-        let login = match &self.login {
-            Some(login) => Some((login.user.clone(), login.read_password()?)),
-            None => None,
-        };
-        Ok(Credentials { tls, login })
-    }
-}
+use crate::{backoff::Backoff, names::Names};
 
 /// The connection to one member, and the way to the next.
 #[derive(Debug)]
@@ -280,53 +241,6 @@ impl Connection {
         }
     }
 
-    async fn ask_beside<T, F>(
-        &mut self,
-        limit: Duration,
-        request: impl Fn(Member) -> F + Clone + Send + 'static,
-    ) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        let most = self.round.len() + 1;
-        let stagger = limit / (2 * self.timing.endpoints.max(3));
-        let mut asked = JoinSet::new();
-        let mut next = Instant::now();
-        if let Some(client) = self.client.take() {
-            asked.spawn(request(client));
-            next += stagger;
-        }
-        loop {
-            tokio::select! {
-                Some(answer) = asked.join_next() => {
-                    // It neither panics nor is it aborted while we wait here.
-                    let Ok(answer) = answer else { continue };
-                    match answer {
-                        Err(Error::Unavailable(reason)) => {
-                            self.contact.set_failure(reason);
-                            next = next.min(Instant::now() + BREATH);
-                        }
-                        Err(Error::StaleLogin(_)) => next = Instant::now(),
-                        answer => return answer,
-                    }
-                }
-                () = sleep_until(next), if asked.len() < most => {
-                    next = Instant::now() + stagger;
-                    let (options, request) = (Arc::clone(&self.options), request.clone());
-                    let Some(target) = self.round.target().cloned() else { continue };
-                    self.round.leave();
-                    let Some(address) = target.address else { continue };
-                    self.contact.set_endpoint(target.shown());
-                    asked.spawn(async move {
-                        let client = connect(options, target.endpoint, address).await?;
-                        request(client).await
-                    });
-                }
-            }
-        }
-    }
-
     /// An attempt that began then succeeded.
     pub(super) fn took(&mut self, began: Instant) {
         self.patience.succeeded(began.elapsed());
@@ -440,24 +354,10 @@ impl Connection {
     }
 }
 
-/// Reads the credentials anew and connects. The files are read on a thread of their own: a disk that hangs is no reason
-/// to stop.
-async fn connect(options: Arc<Options>, endpoint: Endpoint, address: SocketAddr) -> Result<Member, Error> {
-    let credentials = if endpoint.is_https() || options.login.is_some() {
-        let read = thread::run("credentials", move || options.credentials()).await;
-        read.map_err(|error| {
-            Error::Unavailable(format!("failed to read the credentials: {}", plain_io(&error)))
-        })??
-    } else {
-        Credentials { tls: None, login: None }
-    };
-    dial(&endpoint, address, credentials).await
-}
-
 /// Waits for `request` until `deadline`. The clock is monotonic.
 pub(super) async fn bounded<T>(
     deadline: Instant,
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    timeout_at(deadline, request).await.unwrap_or_else(|_| Err(Error::Unavailable(NO_ANSWER.to_owned())))
+    timeout_at(deadline, request).await.unwrap_or_else(|_| Err(Error::no_answer()))
 }

@@ -56,7 +56,15 @@ const OF_THE_LIBRARY: [&str; 7] = [
     "Content is compressed",
 ];
 
+/// How a wait that ran out of time is said.
+pub(super) const NO_ANSWER: &str = "no answer in time";
+
 impl Error {
+    /// Nothing came back in time.
+    pub fn no_answer() -> Self {
+        Self::Unavailable(NO_ANSWER.to_owned())
+    }
+
     /// Whether etcd does not let us in, which trying again at once will not change.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::StaleLogin(_))

@@ -7,7 +7,6 @@ mod connection;
 pub mod credentials;
 mod crypto;
 mod dial;
-mod early;
 mod endpoint;
 mod error;
 mod follow;
@@ -15,6 +14,7 @@ mod formed;
 mod freeze;
 mod lease;
 mod list;
+mod options;
 mod outage;
 mod overheard;
 mod own_key;
@@ -38,12 +38,12 @@ use self::{
     list::{Listing, Warned},
 };
 pub use self::{
-    connection::Options,
     endpoint::{Endpoint, parse_endpoints},
     error::Error,
     formed::{FormedMark, Marked},
     freeze::Bootstrap,
     lease::{LeaseId, Ttl},
+    options::Options,
     outage::{Contact, Failure},
     own_key::{Claimed, Content, OwnKey, Sight},
     status::{Presence, Status},

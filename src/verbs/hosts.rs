@@ -108,9 +108,7 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
 /// Lists once, within this time if there is any.
 async fn list(registry: &mut Registry, within: Option<Duration>) -> Result<Snapshot, Error> {
     match within {
-        Some(within) => timeout(within, registry.list())
-            .await
-            .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned()))),
+        Some(within) => timeout(within, registry.list()).await.unwrap_or_else(|_| Err(Error::no_answer())),
         None => registry.list().await,
     }
 }
@@ -127,7 +125,7 @@ async fn wait(
     within: Duration,
 ) -> anyhow::Result<Snapshot> {
     let deadline = Instant::now() + within;
-    let mut last: anyhow::Result<Snapshot> = Err(Error::Unavailable("no answer in time".to_owned()).into());
+    let mut last: anyhow::Result<Snapshot> = Err(Error::no_answer().into());
     loop {
         match timeout_at(deadline, registry.list()).await {
             Ok(Ok(list)) => {

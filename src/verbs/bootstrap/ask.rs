@@ -51,7 +51,7 @@ pub(super) async fn ask(
 ) -> anyhow::Result<Given> {
     let mut asking = Asking {
         settling: Settling::new(patience.hold),
-        failure: Failure::Etcd(Error::Unavailable("no answer in time".to_owned())),
+        failure: Failure::Etcd(Error::no_answer()),
         said: None,
         said_waiting: false,
         registered: false,
@@ -94,7 +94,7 @@ impl Asking<'_> {
                 Err(_) => {
                     // Whoever waits for the others comes here only where etcd is silent.
                     if self.patience.wait && matches!(self.failure, Failure::Waiting(_)) {
-                        self.failure = Failure::Etcd(Error::Unavailable("no answer in time".to_owned()));
+                        self.failure = Failure::Etcd(Error::no_answer());
                     }
                     self.saw_etcd_fail();
                     None

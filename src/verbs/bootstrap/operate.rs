@@ -60,7 +60,7 @@ fn text(view: &View, keys: i64, hosts: &[Host]) -> String {
 /// [`StillAnnounced`], or the last failure of etcd `within` that time. Safe to drop.
 pub(super) async fn reset(stored: &mut Bootstrap, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
-    let mut failure = Error::Unavailable("no answer in time".to_owned());
+    let mut failure = Error::no_answer();
     let mut wanted = None;
     loop {
         match timeout_at(deadline, try_reset(stored, &mut wanted)).await {

@@ -1,0 +1,68 @@
+//! Requests to several endpoints beside each other: for a withdrawal, which has to be done within a given time.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{super::options::connect, Connection, Error, Member};
+
+/// Between a request that found nobody and the next one.
+const BREATH: Duration = Duration::from_millis(100);
+
+impl Connection {
+    /// Asks the member in use, and, a share of `limit` later, the next endpoint beside it, and so on, until somebody
+    /// answers. A request on its way is not given up because it is slow.
+    ///
+    /// # Errors
+    /// See [`Error`], but never [`Error::Unavailable`]: the caller bounds the time. When dropped, whether etcd acted on the
+    /// request is unknown.
+    pub(super) async fn ask_beside<T, F>(
+        &mut self,
+        limit: Duration,
+        request: impl Fn(Member) -> F + Clone + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let most = self.round.len() + 1;
+        let stagger = limit / (2 * self.timing.endpoints.max(3));
+        let mut asked = JoinSet::new();
+        let mut next = Instant::now();
+        if let Some(client) = self.client.take() {
+            asked.spawn(request(client));
+            next += stagger;
+        }
+        loop {
+            tokio::select! {
+                Some(answer) = asked.join_next() => {
+                    // It neither panics nor is it aborted while we wait here.
+                    let Ok(answer) = answer else { continue };
+                    match answer {
+                        Err(Error::Unavailable(reason)) => {
+                            self.contact.set_failure(reason);
+                            next = next.min(Instant::now() + BREATH);
+                        }
+                        Err(Error::StaleLogin(_)) => next = Instant::now(),
+                        answer => return answer,
+                    }
+                }
+                () = sleep_until(next), if asked.len() < most => {
+                    next = Instant::now() + stagger;
+                    let (options, request) = (Arc::clone(&self.options), request.clone());
+                    let Some(target) = self.round.target().cloned() else { continue };
+                    self.round.leave();
+                    let Some(address) = target.address else { continue };
+                    self.contact.set_endpoint(target.shown());
+                    asked.spawn(async move {
+                        let client = connect(options, target.endpoint, address).await?;
+                        request(client).await
+                    });
+                }
+            }
+        }
+    }
+}
