@@ -11,12 +11,24 @@ use tokio::sync::oneshot;
 /// The thread could not be started, or ended without a result. When dropped, the thread goes on until it has done its
 /// work, or the process ends.
 pub async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    spawn(name, work)?.await.map_err(|_| io::Error::other("the thread ended without a result"))
+}
+
+/// As [`run`], and gives at once from where the result comes: what is waited for again after a deadline needs no second
+/// thread.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<oneshot::Receiver<T>> {
     let (done, result) = oneshot::channel();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         // Nobody may wait any more.
         let _ = done.send(work());
     })?;
-    result.await.map_err(|_| io::Error::other("the thread ended without a result"))
+    Ok(result)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The user and password that a node may want of whoever asks it.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::{sync::oneshot, time::timeout};
@@ -10,6 +10,7 @@ use super::news::News;
 use crate::{
     etcd::credentials::{Login, Password, Secret},
     text::plain_io,
+    thread,
 };
 
 /// A user of CrateDB, and where the password is.
@@ -69,14 +70,11 @@ impl Reader {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             none => {
-                let (sender, receiver) = oneshot::channel();
                 let login = Arc::clone(&self.login);
-                let read = move || _ = sender.send(login.read_password().map_err(|error| error.to_string()));
-                thread::Builder::new()
-                    .name("password".to_owned())
-                    .spawn(read)
+                let read = move || login.read_password().map_err(|error| error.to_string());
+                let reading = thread::spawn("password", read)
                     .map_err(|error| format!("no thread can be started: {}", plain_io(&error)))?;
-                none.insert(receiver)
+                none.insert(reading)
             }
         };
         let read = reading.await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::budget::Budget;
+
 /// So many lines may come in a burst.
 const BURST: u32 = 10;
 /// After a burst, a line may come this often.
@@ -13,33 +15,20 @@ const EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct News {
     said: Option<String>,
-    /// Lines that may be said now.
-    left: u32,
-    /// Since when the next one is being earned.
-    earning_since: Instant,
+    lines: Budget,
 }
 
 impl News {
     pub(super) fn new() -> Self {
-        Self { said: None, left: BURST, earning_since: Instant::now() }
+        Self { said: None, lines: Budget::new(BURST, EVERY) }
     }
 
     /// Whether `reason` is to be said now: when it is another one than was said last, within the
     /// budget. What the budget holds back is news still when it is asked about again.
     pub(super) fn is_news(&mut self, reason: &str) -> bool {
-        if self.said.as_deref() == Some(reason) {
+        if self.said.as_deref() == Some(reason) || !self.lines.take_now(Instant::now()) {
             return false;
         }
-        let now = Instant::now();
-        let earned = (now - self.earning_since).as_secs() / EVERY.as_secs();
-        self.left = BURST.min(self.left.saturating_add(u32::try_from(earned).unwrap_or(BURST)));
-        if earned > 0 || self.left == BURST {
-            self.earning_since = now;
-        }
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
         self.said = Some(reason.to_owned());
         true
     }
