@@ -21,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Between two tries where etcd refuses: the role may be given the permission.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// Between two tries to write the note where the disk refuses it: somebody may make room, or mount it.
+const DISK_PAUSE: Duration = Duration::from_secs(10);
 
 /// What notes, and where.
 #[derive(Debug)]
@@ -37,18 +39,18 @@ pub struct Noting {
 /// after a claim etcd may have lost its data. Safe to drop.
 pub async fn run(noting: Noting, mut reports: Reports, mut claims: watch::Receiver<u64>) -> Infallible {
     let note = noting.memory.note().await;
-    let mut notary = Notary { noting, note, due: None, said: Said::default() };
+    let mut notary = Notary { noting, note, due: None, write_due: None, said: Said::default() };
     loop {
         let report = reports.borrow_and_update().clone();
         notary.turn(&report).await;
-        let due = notary.due;
+        let wakes = [notary.due, notary.write_due].into_iter().flatten().min();
         tokio::select! {
             changed = reports.changed() => if changed.is_err() {
                 // Nobody probes any more: the process ends.
                 std::future::pending::<()>().await;
             },
             Ok(()) = claims.changed() => notary.due = Some(Instant::now()),
-            () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+            () = async { sleep_until(wakes.unwrap_or_else(Instant::now)).await }, if wakes.is_some() => {}
         }
     }
 }
@@ -59,6 +61,8 @@ struct Notary {
     note: Option<Note>,
     /// When the mark has to be looked at; never before there was a reason to.
     due: Option<Instant>,
+    /// When the note has to be written: it is new, or the disk did not take it.
+    write_due: Option<Instant>,
     said: Said,
 }
 
@@ -94,10 +98,13 @@ impl Notary {
             None
         };
         if let Some((epoch, evidence)) = to_note(seen, started.as_ref(), self.note.as_ref(), stored) {
-            self.write(epoch, evidence, report, started.as_ref()).await;
-            self.due = Some(Instant::now());
+            self.note = Some(self.compose(epoch, evidence, report, started.as_ref()));
+            (self.write_due, self.due) = (Some(Instant::now()), Some(Instant::now()));
         } else if seen == Sighting::HasMaster && self.due.is_none() {
             self.due = Some(Instant::now());
+        }
+        if self.write_due.is_some_and(|due| due <= Instant::now()) {
+            self.write().await;
         }
         if self.due.is_some_and(|due| due <= Instant::now()) {
             self.mark(start).await;
@@ -114,7 +121,7 @@ impl Notary {
         }
     }
 
-    async fn write(&mut self, epoch: Epoch, evidence: Evidence, report: &Report, started: Option<&Started>) {
+    fn compose(&self, epoch: Epoch, evidence: Evidence, report: &Report, started: Option<&Started>) -> Note {
         let identity = match &report.told {
             Told::Known(Identity { name, cluster, .. }) => Some((name.clone(), cluster.clone())),
             _ => None,
@@ -123,17 +130,29 @@ impl Notary {
         let node = node.or_else(|| started.map(|started| started.node.to_string()));
         let memory = &self.noting.memory;
         let (prefix, machine) = (memory.prefix().to_owned(), memory.machine().clone());
-        let note = Note { prefix, machine, node, cluster, epoch, evidence };
-        match memory.write_note(&note).await {
-            Ok(()) => self.said.unwritten = None,
+        Note { prefix, machine, node, cluster, epoch, evidence }
+    }
+
+    async fn write(&mut self) {
+        self.write_due = None;
+        let Some(note) = &self.note else { return };
+        match self.noting.memory.write_note(note).await {
+            Ok(()) => {
+                if self.said.unwritten.take().is_some() {
+                    info!("this host has noted now that its node is in a cluster");
+                }
+            }
             Err(reason) => {
+                self.write_due = Some(Instant::now() + DISK_PAUSE);
                 if self.said.unwritten.as_ref() != Some(&reason) {
-                    warn!(reason, "this host cannot note that its node is in a cluster: only etcd will know");
+                    warn!(
+                        reason,
+                        "this host cannot note that its node is in a cluster: only etcd knows, until a later try succeeds"
+                    );
                 }
                 self.said.unwritten = Some(reason);
             }
         }
-        self.note = Some(note);
     }
 
     /// Puts the mark, if this host knows that a master was seen in the epoch `start`, or in one that nobody wrote down.

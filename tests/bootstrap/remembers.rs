@@ -36,8 +36,8 @@ fn sidekick(etcd: &Etcd, state: &TempDir, check: &str) -> Daemon {
 }
 
 /// The file of this kind in a state directory.
-fn remembered(state: &TempDir, kind: &str) -> Option<String> {
-    let mut files = fs::read_dir(state.path()).unwrap().map(|file| file.unwrap().path());
+fn remembered(state: &Path, kind: &str) -> Option<String> {
+    let mut files = fs::read_dir(state).unwrap().map(|file| file.unwrap().path());
     let file =
         files.find(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(kind)));
     file.map(|file| fs::read_to_string(file).unwrap())
@@ -47,7 +47,7 @@ fn remembered(state: &TempDir, kind: &str) -> Option<String> {
 #[track_caller]
 fn notes(state: &TempDir, evidence: &str) {
     eventually(&format!("the host notes {evidence}"), AT_ONCE + SLACK, || {
-        let note = remembered(state, "note-");
+        let note = remembered(state.path(), "note-");
         match &note {
             Some(text) if text.contains(&format!(r#""evidence":"{evidence}""#)) => Ok(()),
             _ => Err(format!("{note:?}")),
@@ -267,9 +267,10 @@ fn node_with_data_and_no_note_starts_without_etcd_and_one_without_data_waits() {
 
 /// As on a read-only disk: everything is as without notes, and said.
 #[test]
-fn state_directory_that_cannot_be_written_costs_a_warning_and_nothing_else() {
+fn state_directory_that_cannot_be_written_costs_a_warning_and_is_written_once_it_can() {
     let etcd = Etcd::start();
-    let missing = Path::new("/no/such/place");
+    let dir = scratch();
+    let missing = &dir.path().join("not/there/yet");
     let mut asked = ask(&etcd, "a", 1, &["--state-dir", arg(missing)]);
     asked.args(["--timeout", "20s"]);
     let elects = run(asked);
@@ -285,6 +286,10 @@ fn state_directory_that_cannot_be_written_costs_a_warning_and_nothing_else() {
         etcd.key(&format!("{STORED}formed")).ok_or_else(|| "no mark".to_owned())
     });
     stays("said once", Duration::from_secs(1), &1, || daemon.lines("this host cannot note").len());
+    fs::create_dir_all(missing).unwrap();
+    daemon.says("this host has noted now that its node is in a cluster", Duration::from_secs(10) + SLACK);
+    let note = remembered(missing, "note-").expect("it is written");
+    assert!(note.contains(r#""evidence":"has-master""#), "{note}");
 }
 
 /// The kernel's id of the boot is another one there.
