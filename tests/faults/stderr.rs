@@ -204,14 +204,22 @@ fn lines_that_a_full_disk_does_not_take_are_counted_and_told() {
     assert_eq!(daemon.end(Signal::TERM, AT_ONCE + SLACK), 0);
 
     let log = std::fs::read_to_string(&log).unwrap();
-    // "starting", "announced", and three times "lost" and "announced".
-    assert_eq!(told(&log), [8], "{log}");
+    let all: Vec<&str> = ["starting", "announced"]
+        .into_iter()
+        .chain(["lost", "announced"].repeat(4))
+        .chain(["withdrawing", "withdrawn"])
+        .collect();
+    let dropped = told(&log);
+    // The key can be seen a moment before the line that tells of it is written: the eighth may find room.
+    assert!(dropped == [7] || dropped == [8], "{log}");
     let messages: Vec<&str> = log.lines().map(message_of).collect();
-    for (message, expected) in messages.iter().zip(["8 log", "lost", "announced", "withdrawing", "withdrawn"])
-    {
-        assert!(message.starts_with(expected), "{log}");
-    }
-    assert_eq!(messages.len(), 5, "{log}");
+    assert_eq!(
+        messages[0],
+        format!("{} log lines were dropped: stderr did not take them in time", dropped[0])
+    );
+    let (written, expected) = (&messages[1..], &all[dropped[0]..]);
+    assert_eq!(written.len(), expected.len(), "{log}");
+    assert!(written.iter().zip(expected).all(|(message, start)| message.starts_with(start)), "{log}");
 }
 
 fn junk(etcd: &Etcd) {
@@ -367,7 +375,12 @@ fn lines_are_written_without_waiting_where_no_thread_can_be_started() {
     }
     let mut log = String::new();
     reader.read_to_string(&mut log).unwrap();
-    assert_eq!(told(&log), [2], "{log}");
+    // starting, announced, lost, announced, withdrawing, withdrawn. The key can be seen a moment before the line that
+    // tells of it is written, so that line may find room or not: each line is there or counted.
+    let dropped = told(&log);
+    let written = log.lines().filter(|line| told(line).is_empty()).count();
+    assert_eq!(dropped.len(), 1, "{log}");
+    assert!(dropped[0] >= 1 && dropped[0] + written == 6, "{log}");
     drop(master);
 }
 
