@@ -268,14 +268,14 @@ impl Cluster {
         })
     }
 
-    /// "A round" of section 6 for a client of all members, the default request timeout, and a lease
-    /// of `ttl`: one cap, an attempt at each, 1 s.
+    /// A round (`docs/design.md`, "Connection and timing") for a client of all members, the default request timeout, and
+    /// a lease of `ttl`: one cap, an attempt at each, 1 s.
     pub fn round(ttl: Duration) -> Duration {
         let cap = (ttl / 6).min(Duration::from_secs(5));
         cap + MEMBERS as u32 * Self::attempt(ttl) + Duration::from_secs(1)
     }
 
-    /// One attempt of section 5 for such a client.
+    /// One attempt (`docs/design.md`, "Connection and timing") for such a client.
     pub fn attempt(ttl: Duration) -> Duration {
         (ttl / (2 * MEMBERS as u32)).min(Duration::from_secs(5))
     }

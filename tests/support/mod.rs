@@ -38,11 +38,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub use ports::free_port;
 
-/// What a busy machine of two cores may add to any bound of the design: process starts, scheduling,
+/// What a busy machine of two cores may add to any bound of `docs/design.md`: process starts, scheduling,
 /// etcd's own expiry scan of 500 ms.
 pub const SLACK: Duration = Duration::from_secs(2);
 
-/// The design's bound for what a live watch or a signal triggers.
+/// The bound of `docs/design.md`, "Faults", for what a live watch or a signal triggers.
 pub const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// How long to wait for what has no bound of its own, such as a start.
@@ -62,8 +62,8 @@ pub fn key_of(host: &str) -> String {
     format!("{PREFIX}/{host}")
 }
 
-/// Design, section 6: "a round" is one cap + *n* attempts + 1 s, here for one endpoint, the default
-/// request timeout, and a lease of `ttl`.
+/// A round (`docs/design.md`, "Connection and timing"): one cap + *n* attempts + 1 s, here for one endpoint, the
+/// default request timeout, and a lease of `ttl`.
 pub fn round(ttl: Duration) -> Duration {
     let cap = (ttl / 6).min(Duration::from_secs(5));
     let attempt = (ttl / 6).min(Duration::from_secs(5));
