@@ -17,6 +17,11 @@ SCRIPTS := $(wildcard .ci/*) $(wildcard tests/*.sh tests/*/*.sh) tests/cratedb/w
 # What the tests need; see .ci/install.
 TESTED_WITH := cargo cc protoc etcd faketime docker compose debootstrap dig ip ext4
 
+# Every file or directory of tests that cargo takes for one; and those that need a docker engine.
+SUITES := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
+CONTAINERS := systemd docker cratedb
+LONG_EXPLORATIONS := every_interleaving whatever_happens
+
 # Where `make install` puts things. systemd looks into /usr and /usr/local; for any other PREFIX, such as Flatcar's
 # /opt, what is systemd's goes to /etc.
 PREFIX ?= /usr/local
@@ -51,7 +56,7 @@ SEED ?=
 # Of `make fuzz`, for each target.
 SECONDS ?= 600
 
-.PHONY: help build image install uninstall demo test test-cratedb test-matrix lint deny bench soak fuzz clean
+.PHONY: help build image install uninstall demo test test-quick test-cratedb test-matrix lint deny bench soak fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -96,9 +101,18 @@ demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 	cargo build --release --locked
 	@tests/demo.sh $(BINARY)
 
+# In two lanes, since most tests wait: those that boot machines or start containers, and all others. Whatever is not in
+# CONTAINERS is in the second one, so that no test is forgotten.
 test: ## every test, on a real etcd, a real systemd and a real docker engine
 	@.ci/install $(TESTED_WITH)
-	@.ci/with-docker cargo test --locked --no-fail-fast
+	@.ci/with-docker .ci/side-by-side "$(addprefix --test ,$(CONTAINERS))" \
+		"--lib --bins $(addprefix --test ,$(filter-out $(CONTAINERS),$(SUITES)))" --doc
+
+# Left out of the model are the explorations that take most of its time.
+test-quick: ## what a change is tried with first, in less than a minute: no containers, no faults
+	@.ci/install cargo cc protoc etcd faketime
+	@.ci/side-by-side "--lib --bins $(addprefix --test ,cli bad_input docs references house hosts announce)" \
+		"--test model -- $(addprefix --skip ,$(LONG_EXPLORATIONS))"
 
 # One after the other: a node has 512 MB of heap, and wants a core of its own. Left out is what steers the stand-in.
 test-cratedb: ## how clusters form with a real CrateDB, which has to be had here: CRATE_IMAGE=crate:6.4.3

@@ -33,11 +33,26 @@ fn all() -> impl Iterator<Item = (Signal, i32)> {
     ASKING.into_iter().chain([(Signal::HUP, 129)])
 }
 
+/// As `plain`, with no signal ignored at the start: the tests themselves may run under nohup.
+fn hearing(plain: &Command) -> Command {
+    let mut command = tool_behind("env", &["--default-signal"]);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+/// `announce` for h1 that hears every signal, announced.
+fn announced(etcd: &Etcd, args: &[&str]) -> Daemon {
+    let mut daemon = Daemon::spawn(hearing(&announce(etcd, "h1", args)));
+    daemon.says("announced", PATIENCE);
+    daemon
+}
+
 #[test]
 fn every_signal_that_ends_a_process_withdraws_the_key() {
     let etcd = Etcd::start();
     for (signal, _) in all() {
-        let mut daemon = Daemon::announced(&etcd, "h1", &["--ttl", "60s"]);
+        let mut daemon = announced(&etcd, &["--ttl", "60s"]);
         assert_eq!(daemon.end(signal, AT_ONCE + SLACK), 0, "{signal:?}: {}", daemon.stderr());
         assert_eq!((etcd.key(&key_of("h1")), etcd.leases().len()), (None, 0), "{signal:?}");
     }
@@ -47,7 +62,7 @@ fn every_signal_that_ends_a_process_withdraws_the_key() {
 fn every_signal_that_ends_a_process_ends_watch_well() {
     let etcd = Etcd::start();
     for (signal, _) in all() {
-        let mut watching = Daemon::spawn_printing(watch(&etcd, &[]));
+        let mut watching = Daemon::spawn_printing(hearing(&watch(&etcd, &[])));
         watching.prints("\n", PATIENCE);
         assert_eq!(watching.end(signal, AT_ONCE + SLACK), 0, "{signal:?}");
     }
@@ -58,7 +73,7 @@ fn one_shot_verbs_end_with_the_number_of_the_signal() {
     let etcd = Etcd::start();
     for (signal, code) in all() {
         let mut waiting =
-            Daemon::spawn(hosts(&etcd, &["--wait-for", "1", "--timeout", "1m", "--log", "debug"]));
+            Daemon::spawn(hearing(&hosts(&etcd, &["--wait-for", "1", "--timeout", "1m", "--log", "debug"])));
         waiting.says("", PATIENCE);
         eventually("it handles signals", PATIENCE, || {
             let caught = signals_of(&waiting, "SigCgt:");
@@ -78,7 +93,7 @@ fn signals_of(daemon: &Daemon, field: &str) -> u64 {
 /// One whose withdrawal takes long, because etcd is frozen.
 fn withdrawing(etcd: &Etcd, first: Signal) -> Daemon {
     etcd.thaw();
-    let mut daemon = Daemon::announced(etcd, "h1", &["--ttl", "60s", "--stop-timeout", "1m"]);
+    let mut daemon = announced(etcd, &["--ttl", "60s", "--stop-timeout", "1m"]);
     etcd.freeze();
     daemon.signal(first);
     daemon.says("withdrawing", AT_ONCE + SLACK);
@@ -122,7 +137,7 @@ fn second_signal_ends_a_process_whose_thread_is_stuck() {
     let many = (0..400).map(|n| (key_of(&format!("host-{n}")), value.clone()));
     Raw::connect(&etcd).put_all(many);
     let (_reader, writer) = std::io::pipe().unwrap();
-    let mut stuck = Daemon::spawn_writing_to(hosts(&etcd, &[]), writer.into(), Stdio::null());
+    let mut stuck = Daemon::spawn_writing_to(hearing(&hosts(&etcd, &[])), writer.into(), Stdio::null());
     eventually("it is stuck", PATIENCE, || {
         let sleeping = std::fs::read_to_string(format!("/proc/{}/wchan", stuck.pid())).unwrap();
         if sleeping.contains("pipe") { Ok(()) } else { Err(sleeping) }
@@ -150,7 +165,7 @@ fn hangup_that_was_ignored_at_the_start_stays_ignored() {
 #[test]
 fn broken_pipe_stays_ignored_and_faults_stay_faults() {
     let etcd = Etcd::start();
-    let mut daemon = Daemon::announced(&etcd, "h1", &[]);
+    let mut daemon = announced(&etcd, &[]);
     let bit = |signal: Signal| 1 << (signal.as_raw() - 1);
     assert_eq!(signals_of(&daemon, "SigIgn:") & bit(Signal::PIPE), bit(Signal::PIPE));
     let faults = bit(Signal::ILL) | bit(Signal::ABORT) | bit(Signal::FPE);
@@ -170,6 +185,7 @@ fn closed_terminal_withdraws_the_key() {
     // script(1) gives a terminal to an interactive shell, as a login does.
     let mut command = Command::new("script");
     command.args(["--quiet", "--command", &format!("bash -ic '{}; true'", line.join(" ")), "/dev/null"]);
+    let mut command = hearing(&command);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut script = command.spawn().unwrap();
     eventually_eq("announced", PATIENCE, &true, || etcd.key(&key_of("h1")).is_some());
