@@ -17,6 +17,8 @@ const FENCE: &str = "```";
 const HOW_TO_REFRESH: &str = "to refresh the blocks: DOCS_UPDATE=1 cargo test --test docs";
 /// The most bytes that README may have, so that a newcomer reads it in five minutes.
 const LARGEST_README: usize = 8 * 1024;
+/// Lines that an operator is told of and that other programs write.
+const OF_OTHERS: [&str; 1] = ["Error: No such container"];
 
 #[test]
 fn usage_blocks_are_what_help_prints() {
@@ -103,6 +105,45 @@ fn anchors_are_those_of_github() {
         anchors("# A page\n## What happens, if: `--x`\n```\n# no heading\n```\n## Twice\n### Twice\n");
     let expected = ["a-page", "what-happens-if---x", "twice", "twice-1"];
     assert_eq!(anchors, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn lines_that_an_operator_is_told_of_are_lines_that_are_logged() {
+    let page = text("docs/operating.md");
+    let night = page.split_once("## At night").expect("the page has that section").1;
+    let night = night.split_once("\n## ").map_or(night, |(night, _)| night);
+    let sources = sources();
+    let mut told = 0;
+    for row in night.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let first = row.split(" | ").next().unwrap_or_default();
+        for line in first.split('`').skip(1).step_by(2).filter(|line| !OF_OTHERS.contains(line)) {
+            told += 1;
+            let said = line.trim_start_matches("feeds: ").trim_start_matches("error: ");
+            for part in said.split('\u{2026}').map(str::trim) {
+                assert!(sources.contains(part), "docs/operating.md: nothing logs \"{part}\" of \"{line}\"");
+            }
+        }
+    }
+    assert!(told > 30, "only {told} lines were found in the tables");
+}
+
+/// Everything that logs: the program and the units, of instance 1. A text that goes on in the next line of a source is
+/// one line here.
+fn sources() -> String {
+    let mut sources = String::new();
+    let mut todo = vec![path("src"), path("systemd")];
+    while let Some(at) = todo.pop() {
+        if at.is_dir() {
+            todo.extend(
+                fs::read_dir(&at).expect("it can be read").map(|entry| entry.expect("an entry").path()),
+            );
+        } else {
+            sources.push_str(&fs::read_to_string(&at).expect("a source is text"));
+        }
+    }
+    let mut lines = sources.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |whole, next| whole + next.trim_start()).replace("%i", "1")
 }
 
 /// The pages, as paths in the repository: those beside README, and those in docs/.
