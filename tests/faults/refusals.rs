@@ -102,10 +102,10 @@ fn key_returns_when_a_permission_that_was_taken_away_is_given_back() {
     assert_discreet(&daemon);
 }
 
-/// Design, section 2: what docs/operating.md lets one host do is enough for all of its life, and no more
+/// Design, section 2: what the README lets one host do is enough for all of its life, and no more
 /// than that: another host's key is safe from it.
 #[test]
-fn role_of_one_host_as_documented_is_enough_and_no_more() {
+fn role_of_one_host_as_the_readme_has_it_is_enough_and_no_more() {
     let mut etcd = Etcd::start_with_flags(&["--auth-token-ttl=2"]);
     etcd.enable_auth(&[]);
     let page = include_str!("../../docs/operating.md");
