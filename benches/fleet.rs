@@ -1,4 +1,5 @@
-//! Row 36 of the faults: a fleet that starts at once on one etcd, with and without feeds. Feeds must delay no announcement.
+//! Row 36 of `docs/design.md`: a fleet that starts at once on one etcd, with and without feeds. Feeds must delay no
+//! announcement.
 //!
 //! `cargo bench --bench fleet [-- SIDEKICKS]`, 200 unless told otherwise. All of them share this machine's processors with
 //! etcd, where a real fleet shares etcd alone: what etcd itself spent is the figure that carries over.

@@ -29,8 +29,8 @@ const STEADY: Duration = Duration::from_secs(60);
 const STARTS: usize = 15;
 const COMMITTED: &str = "etcd_server_proposals_committed_total";
 
-/// The contract: bytes on disk, and bytes resident in steady state. The latter was 5.0 before there were feeds and
-/// `bootstrap`, whose code is mapped though it does not run.
+/// Bytes on disk, and bytes resident in steady state: `docs/design.md`, "House". The latter was 5.0 before there were
+/// feeds and `bootstrap`, whose code is mapped though it does not run.
 const MOST_ON_DISK: f64 = 3.5e6;
 const MOST_RESIDENT: f64 = 5.5e6;
 

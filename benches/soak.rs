@@ -1,6 +1,9 @@
 //! Thirty announcers on a three-member cluster under random faults:
 //! `cargo bench --bench soak -- [MINUTES] [SEED]` (`make soak`).
 //!
+//! A third of them is given the members' addresses, a third one name that has all three addresses, and a third that
+//! name and certificates.
+//!
 //! Two figures come out, and both must be 0: how long a key was missing although its announcer was
 //! alive and etcd had been able to serve for longer than the bound, and how long a key was there
 //! after a clean stop. Anything else comes with the seed and what happened to that host.
@@ -10,6 +13,8 @@ mod support;
 
 use std::{
     fmt::Write as _,
+    net::Ipv4Addr,
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -17,13 +22,16 @@ use std::{
 use fastrand::Rng;
 use rustix::process::Signal;
 use support::{
-    AT_ONCE, PATIENCE, SLACK,
+    AT_ONCE, PATIENCE, Pki, SLACK,
     cluster::{Cluster, MEMBERS},
     daemon::Daemon,
-    key_of,
+    etcd::{arg, scratch},
+    free_port, key_of,
+    net::NameService,
     observer::Observer,
-    proxy::Mode,
+    proxy::{Mode, Proxy},
 };
+use tempfile::TempDir;
 
 const ANNOUNCERS: usize = 30;
 const TTL: Duration = Duration::from_secs(10);
@@ -41,10 +49,49 @@ struct Host {
     log: Vec<(Instant, String)>,
 }
 
+/// One name for all members: each is behind an address of its own, at one port.
+struct Named {
+    names: NameService,
+    port: u16,
+    proxies: Vec<Proxy>,
+}
+
+impl Named {
+    /// The members listen at these ports of loopback.
+    fn start(members: &[u16]) -> Self {
+        let (port, addresses) = (free_port(), [1, 2, 3].map(|last| Ipv4Addr::new(127, 0, 0, last)));
+        let proxies = addresses.iter().zip(members).map(|(ip, member)| Proxy::start_at(*ip, port, *member));
+        Self { proxies: proxies.collect(), port, names: NameService::start(&addresses, Duration::ZERO) }
+    }
+
+    fn announce(&self, scheme: &str, host: &str) -> Command {
+        let mut command = self.names.tool();
+        let url = format!("{scheme}://{}:{}", NameService::NAME, self.port);
+        command.args(["announce", "--endpoints", &url, "--host", host]);
+        command
+    }
+}
+
+/// How an announcer reaches etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Addresses,
+    Name,
+    NameAndTls,
+}
+
+const WAYS: [Way; 3] = [Way::Addresses, Way::Name, Way::NameAndTls];
+
 struct Soak {
     rng: Rng,
     begin: Instant,
     cluster: Cluster,
+    plain: Named,
+    tls: Named,
+    pki: Pki,
+    _certificates: TempDir,
+    /// Nobody resolves the name: who is started now cannot announce.
+    nameless: bool,
     hosts: Vec<Host>,
     /// When etcd could not serve, or (before 3.5.13) a thawed leader could end leases.
     excused: Vec<Span>,
@@ -60,7 +107,10 @@ fn main() {
         .map_or_else(|| fastrand::u64(1_000_000..), |text| text.parse().expect("SEED is a number"));
     println!("soak: {minutes} minutes, {ANNOUNCERS} announcers, TTL {TTL:?}, seed {seed}");
 
-    let cluster = Cluster::start();
+    let certificates = scratch();
+    let pki = Pki::create(certificates.path());
+    let (cluster, tls_ports) = Cluster::start_with_tls_too(&pki);
+    let plain_ports: Vec<u16> = cluster.members().iter().map(support::etcd::Etcd::port).collect();
     let observers: Vec<Observer> = cluster.members().iter().map(Observer::start).collect();
     let begin = Instant::now();
     let hosts = (0..ANNOUNCERS).map(|n| Host {
@@ -74,6 +124,11 @@ fn main() {
         rng: Rng::with_seed(seed),
         begin,
         cluster,
+        plain: Named::start(&plain_ports),
+        tls: Named::start(&tls_ports),
+        pki,
+        _certificates: certificates,
+        nameless: false,
         hosts: hosts.collect(),
         excused: Vec::new(),
         faults: Vec::new(),
@@ -100,9 +155,31 @@ impl Soak {
 
     fn start(&mut self, n: usize) {
         let host = &mut self.hosts[n];
-        let command = self.cluster.announce(&host.name, &["--ttl", "10s"]);
+        let mut command = match WAYS[n % WAYS.len()] {
+            Way::Addresses => self.cluster.announce(&host.name, &[]),
+            Way::Name => self.plain.announce("http", &host.name),
+            Way::NameAndTls => {
+                let Pki { ca, cert, key } = &self.pki;
+                let mut command = self.tls.announce("https", &host.name);
+                command.args(["--cacert", arg(ca), "--cert", arg(cert), "--key", arg(key)]);
+                command
+            }
+        };
+        command.args(["--ttl", "10s"]);
         host.daemon = Some(Daemon::spawn(command));
         host.log.push((Instant::now(), "started".to_owned()));
+    }
+
+    /// What clients meet on their way to this member, whichever way they take.
+    fn way(&self, member: usize, mode: Mode) {
+        self.cluster.client_proxy(member).set(mode);
+        self.plain.proxies[member].set(mode);
+        self.tls.proxies[member].set(mode);
+    }
+
+    fn lookups(&self, become_so: impl Fn(&NameService)) {
+        become_so(&self.plain.names);
+        become_so(&self.tls.names);
     }
 
     fn fault(&mut self, what: String) {
@@ -112,7 +189,7 @@ impl Soak {
     /// Something happens to etcd, and meanwhile something happens to the announcers.
     fn one_fault(&mut self) {
         let member = self.rng.usize(0..MEMBERS);
-        match self.rng.u8(0..11) {
+        match self.rng.u8(0..15) {
             0 => {
                 self.fault(format!("member {member} killed"));
                 self.cluster.kill(member);
@@ -130,9 +207,9 @@ impl Soak {
             3 | 4 => {
                 let mode = if self.rng.bool() { Mode::BlackHole } else { Mode::Stall };
                 self.fault(format!("member {member} behind {mode:?}"));
-                self.cluster.client_proxy(member).set(mode);
+                self.way(member, mode);
                 self.meanwhile(12_000, true);
-                self.cluster.client_proxy(member).set(Mode::Pass);
+                self.way(member, Mode::Pass);
             }
             5 => {
                 self.fault(format!("member {member} cut off from the others"));
@@ -173,6 +250,38 @@ impl Soak {
                 self.cluster.replace(member);
                 self.meanwhile(6000, true);
             }
+            10 => {
+                let delay = self.millis(100, 1000);
+                self.fault(format!("member {member} slow by {delay:?} each way"));
+                self.way(member, Mode::Delay(delay));
+                self.meanwhile(12_000, true);
+                self.way(member, Mode::Pass);
+            }
+            11 => {
+                // Connection, TLS and answer take three of these there and back, which is within one attempt.
+                let delay = self.millis(50, 200);
+                self.fault(format!("all members slow by {delay:?} each way"));
+                (0..MEMBERS).for_each(|member| self.way(member, Mode::Delay(delay)));
+                self.meanwhile(15_000, true);
+                (0..MEMBERS).for_each(|member| self.way(member, Mode::Pass));
+            }
+            12 => {
+                let delay = self.millis(500, 3000);
+                self.fault(format!("lookups take {delay:?}"));
+                self.lookups(|names| names.answers_after(delay));
+                self.meanwhile(12_000, true);
+                self.lookups(|names| names.answers_after(Duration::ZERO));
+            }
+            13 => {
+                self.fault(format!("no lookup is answered, and every connection to member {member} is cut"));
+                self.nameless = true;
+                self.lookups(NameService::falls_silent);
+                self.way(member, Mode::Cut);
+                self.meanwhile(15_000, true);
+                self.way(member, Mode::Pass);
+                self.lookups(|names| names.answers_after(Duration::ZERO));
+                self.nameless = false;
+            }
             _ => self.meanwhile(6000, true),
         }
         let calm = self.millis(0, 6000);
@@ -195,6 +304,7 @@ impl Soak {
                     sleep(if self.rng.u8(0..4) == 0 { pause + TTL } else { pause });
                     self.daemon(n).thaw();
                 }
+                1 | 2 if self.nameless && WAYS[n % WAYS.len()] != Way::Addresses => continue,
                 1 => {
                     self.hosts[n].log.push((from, "SIGKILL".to_owned()));
                     self.daemon(n).end(Signal::KILL, PATIENCE);

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{Instrument, info_span};
 
 use crate::{
@@ -15,6 +18,12 @@ use crate::{
     },
     snapshot::{Snapshot, Snapshots},
 };
+
+/// How long the feeds wait for the first claim of our own key: a host that waits for its node, or for etcd, needs its
+/// peers all the same.
+const FIRST_CLAIM: Duration = Duration::from_secs(1);
+/// The first list is read within this long after that.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// What to keep current.
 #[derive(Clone, Debug)]
@@ -74,13 +83,15 @@ impl Feeds {
 
 /// Keeps `feeds` current beside an announcer, until `stop` resolves: then everything is left as it is. The future never
 /// ends. It has a connection of its own, made by `connect`, so that nothing it does can hold up the announcement; where
-/// there is nothing to feed there is no connection either.
+/// there is nothing to feed there is no connection either. The first list is read after the first claim that `claimed`
+/// counts, or soon after the start where there is none.
 ///
 /// # Errors
 /// As [`Feeds::open`], within a second.
 pub async fn follow(
     feeds: Feeds,
     connect: impl FnOnce() -> Registry,
+    mut claimed: watch::Receiver<u64>,
     stop: impl Future,
 ) -> anyhow::Result<impl Future<Output = Infallible>> {
     let hold = feeds.hold;
@@ -89,8 +100,12 @@ pub async fn follow(
     let feeding = feeds.open(snapshots).await?;
     Ok(async move {
         if let Some(registry) = registry {
+            let following = async {
+                after_the_first_claim(&mut claimed).await;
+                registry.follow(hold, publish).await
+            };
             tokio::select! {
-                never = registry.follow(hold, publish) => match never {},
+                never = following => match never {},
                 never = feeding => match never {},
                 _ = stop => {}
             }
@@ -99,6 +114,16 @@ pub async fn follow(
     }
     // Both connections say how they fare.
     .instrument(info_span!("feeds")))
+}
+
+/// Resolves when the first list may be read. Each claim of a fleet that starts at once is an event for everybody who
+/// follows already, so whoever follows too early takes from etcd the time that the others need for their claims. The
+/// longer our own claim took, the busier etcd is, and the longer we leave it to the others: at most [`SPREAD`].
+async fn after_the_first_claim(claimed: &mut watch::Receiver<u64>) {
+    let began = Instant::now();
+    _ = timeout(FIRST_CLAIM, claimed.wait_for(|claims| *claims > 0)).await;
+    let spread = SPREAD.min(began.elapsed() * 20);
+    sleep(spread.mul_f64(fastrand::f64())).await;
 }
 
 /// The lines of `unicast_hosts.txt`: CrateDB neither trims a line nor skips a blank one, which it would take for

@@ -123,7 +123,8 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 let (etcd, names, prefix) = (etcd.clone(), names.clone(), prefix.clone());
                 || Registry::new(etcd, names, prefix)
             };
-            let feeding = feeds::follow(feeds, connect, feeds_stopped).await?;
+            let (claims, claimed) = watch::channel(0);
+            let feeding = feeds::follow(feeds, connect, claimed.clone(), feeds_stopped).await?;
             let checks = gate.checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let own_key = registry.own_key(&host, &announcement, ttl);
             info!(
@@ -165,7 +166,6 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
                 mark: Registry::new(etcd, names.clone(), prefix).formed_mark(&by),
                 asks_cratedb: gate.checks.iter().any(Check::asks_cratedb),
             };
-            let (claims, claimed) = watch::channel(0);
             let noting = noting::run(noting, reports.clone(), claimed);
             let probing = node::gate::run(gate, names, probes);
             let announcing = announce::run(own_key, reports, claims, stop_timeout, shutdown, supervisor);

@@ -125,7 +125,7 @@ fn flag_beats_environment() {
     assert_eq!(key.value, r#"{"http":1,"transport":3}"#);
 }
 
-/// Design, section 2: "readwrite on its own key and read on `<prefix>/`".
+/// `docs/design.md`, "In etcd": `readwrite` on its own key and `read` on `<prefix>/`.
 #[test]
 fn one_small_role_is_enough() {
     let mut etcd = Etcd::start();
@@ -153,7 +153,7 @@ fn one_small_role_is_enough() {
     assert_eq!(etcd.key(&own), None);
 }
 
-/// Design, section 3: the file, `$CREDENTIALS_DIRECTORY/etcd-password`, `ETCDCTL_PASSWORD`, the
+/// `docs/design.md`, "Connection and timing": the file, `$CREDENTIALS_DIRECTORY/etcd-password`, `ETCDCTL_PASSWORD`, the
 /// password in `ETCDCTL_USER`. Every source after the right one holds a wrong password.
 #[test]
 fn password_sources_are_taken_in_order() {

@@ -11,7 +11,7 @@ use support::{
     observer::Raw,
 };
 
-/// Every verb's, from section 3 of the design.
+/// The connection options, which every verb takes: `docs/design.md`, "Connection and timing".
 const CONNECTION: [&str; 11] = [
     "ETCDCTL_ENDPOINTS",
     "ETCDCTL_CACERT",
@@ -73,7 +73,7 @@ fn no_verb_is_rejected_with_the_help() {
     assert_eq!(finished.stderr, printed(&["--help"]));
 }
 
-/// The design lists the variables of a connection by name, and those of `announce` by a rule: so may
+/// The variables of a connection have names of their own, and those of `announce` follow a rule: so may
 /// the help. That the rule holds for each of them is in `bad_input`.
 #[test]
 fn help_of_each_verb_fits_a_screen_and_names_the_variables() {

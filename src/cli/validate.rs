@@ -214,7 +214,7 @@ fn taken_from(name: &str, value: &str) -> String {
     }
 }
 
-/// The user and the first source of a password, in the order of the contract.
+/// The user and the first source of a password, in the order of `docs/design.md`, "Connection and timing".
 fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<Login>, String> {
     let Some(user) = user else {
         return match password_file {

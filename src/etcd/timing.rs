@@ -1,4 +1,4 @@
-//! How long to wait for what: section 5 of the contract, as functions of the TTL.
+//! How long to wait for what, as functions of the TTL: `docs/design.md`, "Connection and timing".
 
 use std::time::Duration;
 

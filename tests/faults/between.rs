@@ -116,7 +116,7 @@ fn works_as_directly(etcd: &Etcd, url: &str, namespace: &str, ttl: Duration, qui
     let deleted = observer.next_delete(&key, 0, PATIENCE);
     let back = observer.next_put(&key, deleted.revision, 2 * TICK + SLACK);
     println!("{url}: back {} ms after a deletion", (back.at - deleted.at).as_millis());
-    assert_eq!(sidekick.daemon.lines("lost").len(), 1);
+    eventually_eq("it is told", AT_ONCE + SLACK, &1, || sidekick.daemon.lines("lost").len());
     let asked = Instant::now();
     assert_eq!(sidekick.daemon.end(Signal::TERM, AT_ONCE + SLACK), 0);
     assert!(asked.elapsed() < AT_ONCE + SLACK);

@@ -218,7 +218,7 @@ fn passwd(etcd: &Etcd, password: &str) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Section 3. In a network namespace of its own there is nobody whom the password could reach.
+/// In a network namespace of its own there is nobody whom the password could reach.
 #[test]
 fn password_over_http_to_another_machine_is_warned_about() {
     let login = Login::with(RIGHT);

@@ -1,6 +1,7 @@
-//! The faults of the design's section 6, one module a theme, tests named after what must happen.
+//! The faults of `docs/design.md`, "Faults": one module a theme, tests named after what must happen.
 //!
-//! Bounds are the design's, plus [`support::SLACK`] for a busy machine.
+//! `Row 22` in a comment, here and in every other test, is the row of that number in that table. Bounds are those of the
+//! table, plus [`support::SLACK`] for a busy machine.
 
 #[path = "../support/mod.rs"]
 mod support;

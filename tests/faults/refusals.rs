@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Design, section 4: "Refusals are retried with back-off up to 60 s".
+/// The cap of the back-off after a refusal: `docs/design.md`, "Connection and timing".
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Row 19, for those who forgot: it says what to do, once, and needs no restart.
@@ -44,8 +44,8 @@ fn auth_switched_on_under_an_announcer_without_credentials_is_said_once_and_got_
     lookout.worst_absence("row 19: auth on for about 10 s, no credentials");
 }
 
-/// Section 4: refusals are retried, slowly, and stay visible. Etcd hashes at every login: a fleet
-/// that asks ten times a second would keep it from anything else.
+/// Refusals are retried, slowly, and stay visible (`docs/design.md`, "What never happens"). Etcd hashes at every login: a
+/// fleet that asks ten times a second would keep it from anything else.
 #[test]
 fn wrong_password_is_said_once_retried_slowly_and_got_over_when_corrected() {
     let etcd = etcd_with_auth(&[]);
@@ -102,8 +102,8 @@ fn key_returns_when_a_permission_that_was_taken_away_is_given_back() {
     assert_discreet(&daemon);
 }
 
-/// Design, section 2: what the README lets one host do is enough for all of its life, and no more
-/// than that: another host's key is safe from it.
+/// What the README lets one host do is enough for all of its life, and no more than that: another host's key is safe
+/// from it. `docs/design.md`, "In etcd".
 #[test]
 fn role_of_one_host_as_the_readme_has_it_is_enough_and_no_more() {
     let mut etcd = Etcd::start_with_flags(&["--auth-token-ttl=2"]);

@@ -88,7 +88,7 @@ fn value_that_was_overwritten_under_our_lease_is_restored() {
     assert!(observer.history(&key()).iter().all(|event| event.put), "it is never missing");
 }
 
-/// Row 2, section 4: two programs that both insist must not saturate etcd.
+/// Row 2, and `docs/design.md`, "Repair": two programs that both insist must not saturate etcd.
 #[test]
 fn key_that_is_overwritten_again_and_again_is_put_back_once_a_second_after_the_first_five() {
     let etcd = Etcd::start();

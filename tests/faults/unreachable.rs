@@ -34,7 +34,7 @@ fn silent() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A round of section 6 for `endpoints` of them.
+/// A round (`docs/design.md`, "Connection and timing") for `endpoints` of them.
 fn round(endpoints: u32) -> Duration {
     TTL / 6 + endpoints * (TTL / (2 * endpoints.max(3))) + Duration::from_secs(1)
 }
@@ -109,7 +109,7 @@ impl SilentResolver {
     }
 }
 
-/// Issue 3, point 1: refused, black-holed, unknown, silent; and one that is good.
+/// Row 1, where all endpoints but one never answered: refused, black-holed, unknown, silent; and one that is good.
 #[test]
 fn good_endpoint_is_found_among_those_that_never_answer() {
     let etcd = Etcd::start();

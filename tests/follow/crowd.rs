@@ -92,8 +92,9 @@ fn junk_and_huge_values_blind_nobody() {
         // Seen live in the first round; in the second they are there from the beginning.
         let naming =
             |part: &str| kept.daemon.lines("skipped").iter().filter(|line| line.contains(part)).count();
-        assert_eq!(naming("huge-"), 20, "{}", kept.daemon.stderr());
-        assert_eq!(kept.daemon.lines("skipped").len(), 21);
+        // The log has a thread of its own, which may be later than the one of the file.
+        eventually_eq("the huge ones are told", PATIENCE, &20, || naming("huge-"));
+        eventually_eq("all are told", PATIENCE, &21, || kept.daemon.lines("skipped").len());
         assert_eq!(kept.daemon.lines("endpoint left"), Vec::<String>::new());
         println!("anonymous bytes, round {round}: {}", anonymous(&kept.daemon));
         assert!(anonymous(&kept.daemon) < MOST_ANONYMOUS, "{}", anonymous(&kept.daemon));
@@ -153,5 +154,5 @@ fn large_changes_between_the_list_and_the_watch_come_in_pieces() {
     put(&etcd, &["b"]);
     kept.holds(&["a", "b"], PATIENCE);
     assert_eq!(ranges(), before + 1.0, "one list is all that it took");
-    assert_eq!(kept.daemon.lines("skipped a key").len(), 3, "{}", kept.daemon.stderr());
+    eventually_eq("they are told", PATIENCE, &3, || kept.daemon.lines("skipped a key").len());
 }

@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::{
-    PATIENCE, TTL,
+    PATIENCE, Pki, TTL,
     daemon::{Daemon, tool},
-    etcd::Etcd,
-    eventually,
+    etcd::{Etcd, arg},
+    eventually, free_port,
     proxy::{Mode, Proxy},
 };
 
@@ -36,8 +36,32 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more flags for every member.
     pub fn start_with_flags(extra: &[&str]) -> Self {
+        Self::start_with(extra, |_| {})
+    }
+
+    /// As [`Cluster::start`], where each member also takes clients with a certificate of `pki`, at a port of its own,
+    /// which is given beside it.
+    pub fn start_with_tls_too(pki: &Pki) -> (Self, Vec<u16>) {
+        let mut ports = Vec::new();
+        let cluster = Self::start_with(&[], |members| {
+            ports.clear();
+            for member in members {
+                let port = free_port();
+                let both = format!("{},https://127.0.0.1:{port}", member.url());
+                let Pki { ca, cert, key } = pki;
+                member.add_flags(&["--listen-client-urls", &both, "--client-cert-auth"]);
+                member.add_flags(&["--cert-file", arg(cert), "--key-file", arg(key)]);
+                member.add_flags(&["--trusted-ca-file", arg(ca)]);
+                ports.push(port);
+            }
+        });
+        (cluster, ports)
+    }
+
+    fn start_with(extra: &[&str], mut prepare: impl FnMut(&mut [Etcd])) -> Self {
         for _ in 0..5 {
             let mut cluster = Self::unstarted(extra);
+            prepare(&mut cluster.members);
             cluster.members.iter_mut().for_each(Etcd::launch);
             if cluster.members.iter_mut().all(Etcd::comes_up) {
                 return cluster;
@@ -244,14 +268,14 @@ impl Cluster {
         })
     }
 
-    /// "A round" of section 6 for a client of all members, the default request timeout, and a lease
-    /// of `ttl`: one cap, an attempt at each, 1 s.
+    /// A round (`docs/design.md`, "Connection and timing") for a client of all members, the default request timeout, and
+    /// a lease of `ttl`: one cap, an attempt at each, 1 s.
     pub fn round(ttl: Duration) -> Duration {
         let cap = (ttl / 6).min(Duration::from_secs(5));
         cap + MEMBERS as u32 * Self::attempt(ttl) + Duration::from_secs(1)
     }
 
-    /// One attempt of section 5 for such a client.
+    /// One attempt (`docs/design.md`, "Connection and timing") for such a client.
     pub fn attempt(ttl: Duration) -> Duration {
         (ttl / (2 * MEMBERS as u32)).min(Duration::from_secs(5))
     }

@@ -19,15 +19,15 @@ pub mod greedy;
 pub mod net;
 pub mod node;
 pub mod observer;
+pub mod ports;
 pub mod proxy;
 pub mod seed_hosts_reader;
 pub mod witness;
 
 use std::{
     fmt::Debug,
-    hash::{BuildHasher, RandomState},
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -36,11 +36,13 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a busy machine of two cores may add to any bound of the design: process starts, scheduling,
+pub use ports::free_port;
+
+/// What a busy machine of two cores may add to any bound of `docs/design.md`: process starts, scheduling,
 /// etcd's own expiry scan of 500 ms.
 pub const SLACK: Duration = Duration::from_secs(2);
 
-/// The design's bound for what a live watch or a signal triggers.
+/// The bound of `docs/design.md`, "Faults", for what a live watch or a signal triggers.
 pub const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// How long to wait for what has no bound of its own, such as a start.
@@ -60,8 +62,8 @@ pub fn key_of(host: &str) -> String {
     format!("{PREFIX}/{host}")
 }
 
-/// Design, section 6: "a round" is one cap + *n* attempts + 1 s, here for one endpoint, the default
-/// request timeout, and a lease of `ttl`.
+/// A round (`docs/design.md`, "Connection and timing"): one cap + *n* attempts + 1 s, here for one endpoint, the
+/// default request timeout, and a lease of `ttl`.
 pub fn round(ttl: Duration) -> Duration {
     let cap = (ttl / 6).min(Duration::from_secs(5));
     let attempt = (ttl / 6).min(Duration::from_secs(5));
@@ -108,17 +110,6 @@ pub fn stays<T: PartialEq + Debug>(what: &str, during: Duration, expected: &T, m
         assert_eq!(look(), *expected, "{what}, after {:?}", start.elapsed());
         sleep(Duration::from_millis(100));
     }
-}
-
-/// A loopback port that nobody has, below the range that the kernel gives to outgoing connections.
-///
-/// Asking the kernel for port 0 would give one inside that range: a client that goes on knocking
-/// while etcd is down could then be given the very port, and even connect to itself.
-pub fn free_port() -> u16 {
-    (0..1000)
-        .map(|_| 10_000 + (RandomState::new().hash_one(0) % 22_000) as u16)
-        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-        .expect("no free loopback port between 10000 and 32000")
 }
 
 /// Sends `signal` to the one process `pid`, which is a child of ours and not yet waited for.

@@ -80,6 +80,11 @@ impl NameService {
         self.state.lock().unwrap().addresses = addresses.to_vec();
     }
 
+    /// From now on it answers after `delay`.
+    pub fn answers_after(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = Some(delay);
+    }
+
     /// From now on it never answers.
     pub fn falls_silent(&self) {
         self.state.lock().unwrap().delay = None;

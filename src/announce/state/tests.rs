@@ -1,4 +1,4 @@
-//! The machine alone: the walks of section 4, and random walks that hold what must always hold.
+//! The machine alone: the walks of `docs/design.md`, "Announcer", and random walks that hold what must always hold.
 
 use std::collections::HashSet;
 

@@ -95,7 +95,7 @@ impl Model {
         changes.push(change(what, after, broken));
     }
 
-    /// What CrateDB does (cratedb-facts.md, section 2).
+    /// What CrateDB does (`docs/cratedb.md`, "The first election").
     fn run_node(world: &World, place: usize, changes: &mut Vec<Change>) {
         let host = &world.hosts[place];
         if host.data != 0 {

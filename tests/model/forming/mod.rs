@@ -4,15 +4,15 @@
 //! A host has a node with its data, a note and what was written down at the last start, a sidekick, and a `bootstrap`
 //! wherever its node does not run. Requests are single steps here: that they may be late or lost, and leases end, is in
 //! `tests/model/bootstrap`. What a host decides, notes and marks comes from the real functions (`protocol.rs`); what a node
-//! does is CrateDB's own way (cratedb-facts.md, section 2), with one simplification that makes it worse: whoever runs is
-//! seen, and a cluster has a master as soon as more than half of a list's number of its nodes run.
+//! does is CrateDB's own way (`docs/cratedb.md`, "The first election"), with one simplification that makes it worse:
+//! whoever runs is seen, and a cluster has a master as soon as more than half of a list's number of its nodes run.
 //!
 //! What happens by itself is a *step*: `bootstrap` asks, a node elects or joins, a sidekick announces, notes and marks, or
 //! reaches etcd again, etcd comes back. Everything else is a *fault* (`faults.rs`): nodes killed, data or whole hosts wiped,
 //! state directories lost or read-only, sidekicks silent, etcd away, gone, wiped or restored, a reset. The *hold* is that a
 //! list is frozen only when every sidekick that can announce has announced.
 //!
-//! The rules are in `rules.rs`, the protocol's table in `scenarios.rs`. That the search finds what is wrong is shown by
+//! The rules are in `rules.rs`, the scenarios in `scenarios.rs`. That the search finds what is wrong is shown by
 //! getting the protocol wrong on purpose ([`Mutation`]), one thing at a time.
 //!
 //! `CRATE_DISCOVERY_MODEL_MORE_FAULTS=1 cargo test --release --test model forming` looks deeper; it takes some minutes.

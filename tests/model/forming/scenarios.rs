@@ -1,4 +1,5 @@
-//! The scenarios of the protocol's table, each with its outcome: whatever the order of the steps, this is how they end.
+//! What may happen to hosts and etcd together (`docs/design.md`, "Bootstrap"), each scenario with its outcome: whatever
+//! the order of the steps, this is how they end.
 
 use super::{
     changes::Model,
