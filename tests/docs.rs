@@ -52,7 +52,7 @@ fn every_verb_has_a_usage_block() {
 #[test]
 fn make_targets_they_name_exist() {
     let makefile = text("Makefile");
-    for page in pages() {
+    for page in pages().into_iter().filter(|page| page == "README.md" || page.starts_with("docs/")) {
         let written = text(&page);
         let commands = fenced(&written).filter_map(|line| line.trim_start().strip_prefix("make "));
         let named = commands.chain(written.split("`make ").skip(1));
