@@ -57,7 +57,7 @@ fn reset_is_refused_while_anybody_is_announced() {
     assert_eq!(shown(&etcd, "epoch")[0], after.to_string(), "the list is of the epoch that the reset began");
 }
 
-/// The lines that the README gives.
+/// The lines that docs/operating.md gives.
 #[test]
 fn documented_permissions_suffice() {
     let mut etcd = Etcd::start();

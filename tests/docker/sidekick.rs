@@ -1,4 +1,4 @@
-//! A sidekick in a container of its own, as the README starts one.
+//! A sidekick in a container of its own, as docs/containers.md starts one.
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ impl Login {
     }
 }
 
-/// Turns authentication on, with the user `h1` who may do what the README lets one host do.
+/// Turns authentication on, with the user `h1` who may do what docs/operating.md lets one host do.
 pub fn enable_auth(etcd: &mut Etcd) {
     let all = format!("{PREFIX}/");
     etcd.enable_auth(&[("h1", RIGHT, &[&["readwrite", &key()], &["--prefix=true", "read", &all]])]);

@@ -108,8 +108,8 @@ fn key_returns_when_a_permission_that_was_taken_away_is_given_back() {
 fn role_of_one_host_as_the_readme_has_it_is_enough_and_no_more() {
     let mut etcd = Etcd::start_with_flags(&["--auth-token-ttl=2"]);
     etcd.enable_auth(&[]);
-    let readme = include_str!("../../README.md");
-    let roles = readme.split_once("### Users and roles").expect("the README has roles").1;
+    let page = include_str!("../../docs/operating.md");
+    let roles = page.split_once("## Users and roles").expect("the page has roles").1;
     let block = roles.split("```").nth(1).expect("a block of commands");
     for line in block.lines().filter_map(|line| line.strip_prefix("etcdctl ")) {
         let words =
@@ -124,7 +124,7 @@ fn role_of_one_host_as_the_readme_has_it_is_enough_and_no_more() {
     let mut daemon = Daemon::announced(&etcd, "crate1", &login);
     let lookout = Lookout::plain(etcd.url(), key_of("crate1"));
     sleep(OUTLIVED);
-    lookout.never_missing("a role as the README has it");
+    lookout.never_missing("a role as documented");
     etcd.etcdctl(&["del", &key_of("crate1")]);
     daemon.says_times("announced", 2, AT_ONCE + SLACK);
     assert_eq!(run(hosts(&etcd, &login)).printed(), "crate1:4300\n");
