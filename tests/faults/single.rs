@@ -165,6 +165,8 @@ fn key_is_never_missing_across_a_restart_of_etcd() {
     let history = observer.history(&key());
     assert_eq!(history.len(), 1, "{history:#?}");
     assert_eq!(daemon.lines("announced").len(), 1, "{}", daemon.stderr());
+    // It was over before a TTL was.
+    assert!(daemon.lines("no renewal for a TTL").is_empty(), "{}", daemon.stderr());
 }
 
 /// Row 5: etcd prolongs its leases when it starts, so the old one is still good.
