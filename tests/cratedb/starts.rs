@@ -1,7 +1,13 @@
 //! What ends a start, and with which exit code.
 
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    thread::{scope, spawn},
+    time::Duration,
+};
+
 use crate::{
-    node::{Node, limits},
+    node::{Node, PATIENCE, limits},
     support::{
         crate_db::ULIMITS,
         engine::{Network, run_docker},
@@ -87,7 +93,7 @@ fn on_loopback_alone_the_checks_are_warnings() {
     drop(node);
     let flags = ["-Cnode.name=n1", "-Cnetwork.host=127.0.0.1", "-Ccluster.initial_master_nodes=n1"];
     let node = Node::bare(&network, "n1", "6.4.3", &["--env", "CRATE_HEAP_SIZE"], &flags);
-    eventually("it answers 200 on its loopback", crate::node::PATIENCE, || {
+    eventually("it answers 200 on its loopback", PATIENCE, || {
         let url = "http://127.0.0.1:4200/";
         node.container.try_exec(&["curl", "--fail", "--silent", "--output", "/dev/null", url])
     });
@@ -97,10 +103,14 @@ fn on_loopback_alone_the_checks_are_warnings() {
 #[test]
 fn ports_are_open_for_a_moment_before_a_check_ends_it() {
     let network = Network::create();
+    // What the engine gives to the first container. A busy machine may let it end before it is asked for its address.
+    let first = Ipv4Addr::from(u32::from(network.gateway()) + 1);
+    let open = move || TcpStream::connect_timeout(&(first, 4300).into(), Duration::from_millis(100));
+    let knocking = spawn(move || {
+        eventually("4300 is open", PATIENCE, || open().map(drop).map_err(|error| error.to_string()));
+    });
     let node = Node::start_with(&network, "n1", "6.4.3", &["--env", "CRATE_HEAP_SIZE"], &[]);
-    let address = node.at(4300).parse().unwrap();
-    let open = || std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1));
-    eventually("4300 is open", crate::node::PATIENCE, || open().map(drop).map_err(|error| error.to_string()));
+    knocking.join().expect("4300 is open for a moment");
     assert_eq!(node.exit_code(), "78");
 }
 
@@ -119,16 +129,20 @@ fn decommission_ends_it_with_0_and_it_says_200_until_then() {
     let flags = ["-Cdiscovery.seed_hosts=n1,n2,n3", "-Ccluster.initial_master_nodes=n1,n2,n3"];
     let nodes = ["n1", "n2", "n3"].map(|name| Node::start(&network, name, &flags));
     nodes.iter().for_each(|node| drop(node.is_with(&["n1", "n2", "n3"])));
-    nodes[0].sql("alter cluster decommission 'n2'").unwrap();
-    let mut statuses = Vec::new();
-    eventually("it has ended", crate::node::PATIENCE, || {
-        match run_docker(&["inspect", "--format", "{{.State.Running}}", nodes[1].container.name()]).as_str() {
-            "false" => Ok(()),
-            _ => {
-                statuses.push(nodes[1].status());
-                Err(format!("{statuses:?}"))
+    // Asked from before on: a busy machine may let it end before the statement's answer is here.
+    let mut statuses = vec![nodes[1].status()];
+    scope(|scope| {
+        scope.spawn(|| nodes[0].sql("alter cluster decommission 'n2'").unwrap());
+        eventually("it has ended", PATIENCE, || {
+            let running = ["inspect", "--format", "{{.State.Running}}", nodes[1].container.name()];
+            match run_docker(&running).as_str() {
+                "false" => Ok(()),
+                _ => {
+                    statuses.push(nodes[1].status());
+                    Err(format!("{statuses:?}"))
+                }
             }
-        }
+        });
     });
     assert_eq!(nodes[1].exit_code(), "0", "{}", nodes[1].container.logs());
     // In the very end it does not listen any more.
