@@ -136,8 +136,10 @@ pub struct SilentPort {
 impl SilentPort {
     /// Makes this one silent.
     pub fn start(ip: Ipv4Addr, port: u16) -> Self {
-        use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+        use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt::set_socket_reuseaddr};
         let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        // As the standard library does: connections that are over are remembered for a minute.
+        set_socket_reuseaddr(&listener, true).unwrap();
         let address = std::net::SocketAddr::new(IpAddr::V4(ip), port);
         bind(&listener, &address).unwrap();
         listen(&listener, 0).unwrap();

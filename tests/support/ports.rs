@@ -25,8 +25,9 @@ const BLOCKS: u16 = 11;
 /// The ports of this process.
 struct Block {
     first: u16,
-    /// How many have been given.
-    given: AtomicU16,
+    /// The next one to be given, counted from the first. It begins anywhere: the process before us may have used the first
+    /// ones, and connections that are over are remembered for a minute.
+    next: AtomicU16,
     /// Locked for as long as we run.
     _lock: File,
 }
@@ -39,7 +40,11 @@ impl Block {
                     let path = Path::new("/tmp").join(format!("crate-discovery-test-ports.{block}"));
                     let lock = File::create(path).ok()?;
                     flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
-                    Some(Self { first: FIRST + block * EACH, given: AtomicU16::new(0), _lock: lock })
+                    Some(Self {
+                        first: FIRST + block * EACH,
+                        next: AtomicU16::new(fastrand::u16(..EACH)),
+                        _lock: lock,
+                    })
                 })
                 .ok_or_else(|| format!("{BLOCKS} processes of tests have one each"))
         })
@@ -51,7 +56,7 @@ impl Block {
 pub fn free_port() -> u16 {
     static OURS: LazyLock<Block> = LazyLock::new(Block::take);
     (0..EACH)
-        .map(|_| OURS.first + OURS.given.fetch_add(1, Ordering::Relaxed) % EACH)
+        .map(|_| OURS.first + OURS.next.fetch_add(1, Ordering::Relaxed) % EACH)
         .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
         .unwrap_or_else(|| panic!("no free loopback port from {} to {}", OURS.first, OURS.first + EACH - 1))
 }
