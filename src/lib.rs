@@ -47,6 +47,7 @@ pub mod etcd;
 pub mod exit;
 pub mod feeds;
 pub mod host;
+pub mod lease;
 pub mod names;
 pub mod node;
 pub mod process;

@@ -24,7 +24,8 @@ use self::{
 };
 use crate::{
     budget::{Budget, Lines},
-    etcd::{Claimed, Error, LeaseId, OwnKey, Sight},
+    etcd::{Claimed, Error, OwnKey},
+    lease::{LeaseId, Sight},
     node::{Reports, Verdict},
 };
 

@@ -6,7 +6,8 @@ use tracing::{info, warn};
 use super::state::{Ending, Event, State, Step};
 use crate::{
     budget::Lines,
-    etcd::{Contact, Content, Sight},
+    etcd::Contact,
+    lease::{Content, Sight},
     node::Verdict,
     text::escape,
 };

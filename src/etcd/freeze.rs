@@ -12,12 +12,13 @@ use super::{
     connection::Connection,
     dial::Member,
     error::Error,
-    lease::{self, KeepAlive, LeaseId},
+    lease_requests::{self, KeepAlive},
     list::{self, Warned},
 };
 use crate::{
     bootstrap::{Candidate, Change, Condition, Epoch, Formed, InvalidEpoch, List, Registered, View},
     host::Host,
+    lease::LeaseId,
     text::{decode, escape},
 };
 
@@ -288,7 +289,7 @@ impl Bootstrap {
     async fn grant(&mut self) -> Result<LeaseId, Error> {
         let session = *self.session.get_or_insert_with(LeaseId::random);
         if !self.granted {
-            match self.connection.call(|client| lease::grant(client, session, TTL)).await {
+            match self.connection.call(|client| lease_requests::grant(client, session, TTL)).await {
                 Ok(Err(absurd)) => return Err(self.connection.doubted(absurd)),
                 Ok(Ok(_)) | Err(Error::LeaseExists) => self.granted = true,
                 Err(error) => return Err(error),
@@ -306,8 +307,9 @@ impl Bootstrap {
     pub async fn leave(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.connection.hurry(LEAVE);
-        let revoked =
-            self.connection.insist(move |client| async move { lease::revoke(&client, session).await });
+        let revoked = self
+            .connection
+            .insist(move |client| async move { lease_requests::revoke(&client, session).await });
         match tokio::time::timeout(LEAVE, revoked).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => debug!(%error, "the candidate ends with its lease"),

@@ -10,8 +10,10 @@ use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{connection::Connection, dial::Member, error::Error, lease::LeaseId};
-use crate::{announcement::Announcement, budget::Budget, host::Host, snapshot::Node, text::decode};
+use super::{connection::Connection, dial::Member, error::Error};
+use crate::{
+    announcement::Announcement, budget::Budget, host::Host, lease::LeaseId, snapshot::Node, text::decode,
+};
 
 /// Keys in one page. A page that is too large for a message is halved.
 const PAGE: i64 = 1000;

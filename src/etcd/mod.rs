@@ -12,7 +12,7 @@ mod error;
 mod follow;
 mod formed;
 mod freeze;
-mod lease;
+mod lease_requests;
 mod list;
 mod options;
 mod outage;
@@ -42,10 +42,9 @@ pub use self::{
     error::Error,
     formed::{FormedMark, Marked},
     freeze::Bootstrap,
-    lease::{LeaseId, Ttl},
     options::Options,
     outage::{Contact, Failure},
-    own_key::{Claimed, Content, OwnKey, Sight},
+    own_key::{Claimed, OwnKey},
     status::{Presence, Status},
 };
 use crate::{announcement::Announcement, host::Host, names::Names, snapshot::Snapshot};

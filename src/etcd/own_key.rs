@@ -12,51 +12,18 @@ use super::{
     connection::{Attempt, Connection, bounded},
     dial::Member,
     error::Error,
-    lease::{self, KeepAlive, LeaseId},
+    lease_requests::{self, KeepAlive},
     outage::Contact,
     watch::Watch,
 };
-use crate::text::decode;
+use crate::{
+    lease::{Content, LeaseId, Sight},
+    text::decode,
+};
 
 /// After a message of the watch that holds nothing new, the next one is taken so much later: a watch that goes on telling
 /// what is known does not keep us busy.
 const LULL: Duration = Duration::from_millis(20);
-
-/// The key as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sight {
-    /// The revision of its last change; 0 when it is absent.
-    pub mod_revision: i64,
-    /// The lease that it is attached to.
-    pub lease: Option<LeaseId>,
-    /// What is there.
-    pub content: Content,
-}
-
-/// What is under our key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Content {
-    /// Nothing.
-    Absent,
-    /// The value that we put.
-    Ours,
-    /// Another value, decoded and cut for logs.
-    Other(String),
-    /// Another value, larger than we accept.
-    TooLarge,
-}
-
-impl Sight {
-    /// Under `lease`, with our value.
-    pub fn is_ours(&self, lease: LeaseId) -> bool {
-        self.lease == Some(lease) && self.content == Content::Ours
-    }
-
-    /// Under a lease, and not under `ours`.
-    pub fn is_held_by_another(&self, ours: Option<LeaseId>) -> bool {
-        self.lease.is_some() && self.lease != ours
-    }
-}
 
 /// How a put ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +96,7 @@ impl OwnKey {
     pub async fn grant(&mut self, lease: LeaseId) -> Result<(), Error> {
         let ttl = self.ttl;
         self.connection.contact().set_renewed(None);
-        let granted = self.connection.call(|client| lease::grant(client, lease, ttl)).await?;
+        let granted = self.connection.call(|client| lease_requests::grant(client, lease, ttl)).await?;
         let granted = granted.map_err(|absurd| self.connection.doubted(absurd))?;
         self.connection.believed();
         self.connection.set_ttl(granted);
@@ -300,7 +267,7 @@ async fn renew_and_read(
 
 /// Revokes `lease`, or, where that is refused, deletes `key` if it is under it. Gives whether there was anything of ours.
 async fn give_back(client: Member, key: String, lease: LeaseId) -> Result<bool, Error> {
-    match lease::revoke(&client, lease).await {
+    match lease_requests::revoke(&client, lease).await {
         Err(Error::Refused(reason)) => {
             let ours = Compare::lease(key.as_str(), CompareOp::Equal, lease.get());
             let delete = Txn::new().when([ours]).and_then([TxnOp::delete(key.as_str(), None)]);

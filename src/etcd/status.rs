@@ -2,14 +2,11 @@
 
 use tokio::task::JoinSet;
 
-use super::{
-    connection::Connection,
-    dial::Member,
-    error::Error,
-    lease::{self, LeaseId, Ttl},
-    list::Entry,
+use super::{connection::Connection, dial::Member, error::Error, lease_requests, list::Entry};
+use crate::{
+    lease::{LeaseId, Ttl},
+    snapshot::Node,
 };
-use crate::snapshot::Node;
 
 /// Leases asked for at a time, within one attempt.
 const BATCH: usize = 100;
@@ -66,7 +63,7 @@ async fn ask(connection: &mut Connection, leases: &[Option<LeaseId>]) -> Result<
             for (number, lease) in leases.iter().enumerate() {
                 if let Some(lease) = *lease {
                     let client = client.clone();
-                    asked.spawn(async move { (number, lease::time_to_live(client, lease).await) });
+                    asked.spawn(async move { (number, lease_requests::time_to_live(client, lease).await) });
                 }
             }
             let mut ttls = vec![None; leases.len()];

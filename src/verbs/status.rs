@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::{
         announcement::Announcement,
-        etcd::{LeaseId, Ttl},
+        lease::{LeaseId, Ttl},
         snapshot::Node,
     };
 

@@ -2,7 +2,7 @@
 
 use crate_discovery::{
     announce::state::{Action, Event, Machine, State, Step},
-    etcd::Sight,
+    lease::Sight,
 };
 
 use super::etcd::{Lease, Request, Set, lease_number};

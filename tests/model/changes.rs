@@ -2,7 +2,7 @@
 
 use crate_discovery::{
     announce::state::{Action, Event, State},
-    etcd::{LeaseId, Sight},
+    lease::{LeaseId, Sight},
 };
 
 use super::{
