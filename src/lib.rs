@@ -6,23 +6,23 @@
 //! | --- | --- |
 //! | [`cli`] | the command line; the only user of clap |
 //! | [`exit`] | exit codes and what leads to each |
-//! | [`announce`] | the announcer: a pure state machine, the shell around it, and what it notes of its node |
+//! | [`announcer`] | the announcer: a pure state machine, the shell around it, and what it notes of its node |
 //! | [`node`] | what we ask our own CrateDB: checks, the gate |
 //! | [`bootstrap`] | who may elect the first master: the rules, pure, and the host's notes on its disk |
 //! | [`verbs`] | the other verbs, thin |
-//! | [`feeds`] | what CrateDB reads anew in every round, kept current |
+//! | [`feeds`] | what CrateDB reads anew in every round, kept current: the seed file, the SRV answers |
 //! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
-//! | [`publish`] | files kept up to date, DNS SRV answered |
+//! | [`file`] | writes a file: replaced as a whole, or rewritten in place |
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
 //! | [`names`] | addresses of names, looked up beside whatever needs them |
 //! | [`backoff`], [`budget`], [`text`], [`thread`] | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
-//! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announce` use `publish`, `etcd` and `render`;
-//! `announce` reads what `node` reports; `node` uses `names`, and of `etcd` how a password is read;
+//! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announcer` use `file`, `etcd` and `render`;
+//! `announcer` reads what `node` reports; `node` uses `names`, and of `etcd` how a password is read;
 //! `etcd` uses `bootstrap` (whose rules name its lease ids), `snapshot`, `announcement`, `host`, `names`, `backoff` and
-//! `budget`; `publish` and `render` use `snapshot`.
+//! `budget`; `feeds` and `render` use `snapshot`.
 //!
 //! # Words
 //!
@@ -37,8 +37,8 @@
 //! never left behind after a clean stop, never somebody else's. A failed read is never an empty
 //! list. Every remote call has a deadline, on a monotonic clock.
 
-pub mod announce;
 pub mod announcement;
+pub mod announcer;
 pub mod backoff;
 pub mod bootstrap;
 pub mod budget;
@@ -46,12 +46,12 @@ pub mod cli;
 pub mod etcd;
 pub mod exit;
 pub mod feeds;
+pub mod file;
 pub mod host;
 pub mod lease;
 pub mod names;
 pub mod node;
 pub mod process;
-pub mod publish;
 pub mod render;
 pub mod snapshot;
 pub mod text;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use crate_discovery::{
-    announce::{
+    announcer::{
         self, Notice, Supervisor,
         noting::{self, Noting},
     },
@@ -168,7 +168,7 @@ async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
             let (claims, claimed) = watch::channel(0);
             let noting = noting::run(noting, reports.clone(), claimed);
             let probing = node::gate::run(gate, names, probes);
-            let announcing = announce::run(own_key, reports, claims, stop_timeout, shutdown, supervisor);
+            let announcing = announcer::run(own_key, reports, claims, stop_timeout, shutdown, supervisor);
             let ended = tokio::select! {
                 ended = announcing => ended,
                 never = feeding => match never {},

@@ -16,8 +16,8 @@ use self::ask::{Patience, ask, has_node_data};
 use crate::{
     bootstrap::{Answer, BootId, Candidate, Cluster, MachineId, Memory, Obstacle, Said, Started},
     etcd::{Bootstrap, Registry},
+    file::{How, Target},
     host::Host,
-    publish::file::{How, Target},
     thread,
 };
 

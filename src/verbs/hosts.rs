@@ -13,8 +13,8 @@ use tracing::warn;
 use crate::{
     announcement::Port,
     etcd::{Error, Registry},
+    file::{How, Target},
     host::Host,
-    publish::file::{How, Target},
     render::{Format, render},
     snapshot::Snapshot,
 };

@@ -1,7 +1,7 @@
 //! One process: the machine, and what the explorer asks of it over and over.
 
 use crate_discovery::{
-    announce::state::{Action, Event, Machine, State, Step},
+    announcer::state::{Action, Event, Machine, State, Step},
     lease::Sight,
 };
 

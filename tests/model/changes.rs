@@ -1,7 +1,7 @@
 //! What can happen in a world: by itself, and as a fault.
 
 use crate_discovery::{
-    announce::state::{Action, Event, State},
+    announcer::state::{Action, Event, State},
     lease::{LeaseId, Sight},
 };
 

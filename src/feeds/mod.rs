@@ -1,18 +1,18 @@
 //! Feeds: what CrateDB reads anew in every discovery round, kept current from the announcements in etcd.
 
+pub mod keeper;
+pub mod srv;
+
 use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{Instrument, info_span};
 
+use self::{keeper::Keeper, srv::name::ServiceName};
 use crate::{
     announcement::Port,
     etcd::Registry,
-    publish::{
-        file::{How, Target, UnwritableFile},
-        keep::Keeper,
-        srv::{self, name::ServiceName},
-    },
+    file::{How, Target, UnwritableFile},
     snapshot::{Snapshot, Snapshots},
 };
 
