@@ -43,6 +43,7 @@ pub mod backoff;
 pub mod bootstrap;
 pub mod budget;
 pub mod cli;
+pub mod credentials;
 pub mod etcd;
 pub mod exit;
 pub mod feeds;

@@ -1,8 +1,8 @@
 //! The command line: what was typed, then validated options, once. The only user of clap.
 
 mod args;
-mod error;
-mod feeds;
+mod feed_flags;
+mod rejection;
 mod validate;
 mod values;
 mod variables;
@@ -117,14 +117,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
             Ok(invocation) => Outcome::Run(Box::new(invocation)),
             Err(message) => Outcome::Reject(format!("error: {message}\n")),
         },
-        Err(error) => error::outcome(&error, &command),
+        Err(error) => rejection::outcome(&error, &command),
     }
 }
 
 /// The command as clap has it, with variables that are set but empty left out: an environment file
 /// has such lines, and they mean "not set".
 fn command() -> Command {
-    feeds::with_variables(args::Cli::command()).mut_subcommands(|verb| {
+    feed_flags::with_variables(args::Cli::command()).mut_subcommands(|verb| {
         verb.mut_args(|arg| {
             if arg.get_env().is_some_and(variables::is_unset) { arg.env(None::<&'static str>) } else { arg }
         })

@@ -5,13 +5,10 @@ use std::{env, path::PathBuf, time::Duration};
 use super::{Announce, Invocation, Status, Verb, args, values, variables};
 use crate::{
     announcement::Announcement,
-    etcd::{
-        self, Endpoint,
-        credentials::{Login, Password, Secret, TlsFiles},
-        parse_endpoints,
-    },
+    credentials::{Login, Password, Secret},
+    etcd::{self, Endpoint, TlsFiles, parse_endpoints},
     host::Host,
-    node::{check::Check, credentials::Credentials, gate},
+    node::{Credentials, check::Check, gate},
     verbs::{bootstrap, hosts, watch},
 };
 

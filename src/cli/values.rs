@@ -1,4 +1,4 @@
-//! Single values. Each error says what is allowed; clap or [`super::error`] names flag and value.
+//! Single values. Each error says what is allowed; clap or [`super::rejection`] names flag and value.
 
 use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 

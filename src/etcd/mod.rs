@@ -4,14 +4,12 @@
 //! even a refusal, is no failure. See `connection.rs` for the rules and [`timing`] for the times.
 
 mod connection;
-pub mod credentials;
 mod crypto;
 mod dial;
 mod endpoint;
 mod error;
 mod follow;
-mod formed;
-mod freeze;
+mod formed_mark;
 mod lease_requests;
 mod list;
 mod options;
@@ -20,12 +18,14 @@ mod overheard;
 mod own_key;
 mod patience;
 mod pem;
+mod presence;
 mod roster;
 mod round;
-mod status;
 pub mod timing;
 mod tls;
-mod watch;
+mod tls_files;
+mod transactions;
+mod watch_stream;
 mod words;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -40,12 +40,13 @@ use self::{
 pub use self::{
     endpoint::{Endpoint, parse_endpoints},
     error::Error,
-    formed::{FormedMark, Marked},
-    freeze::Bootstrap,
+    formed_mark::{FormedMark, Marked},
     options::Options,
     outage::{Contact, Failure},
     own_key::{Claimed, OwnKey},
-    status::{Presence, Status},
+    presence::{Presence, Status},
+    tls_files::TlsFiles,
+    transactions::Bootstrap,
 };
 use crate::{announcement::Announcement, host::Host, names::Names, snapshot::Snapshot};
 
@@ -81,7 +82,7 @@ impl Registry {
     /// The last failure. Safe to drop.
     pub async fn status(&mut self, host: Option<&Host>) -> Result<Status, Error> {
         let Listing { revision, entries, .. } = self.read(host).await?;
-        let announced = status::with_ttl(&mut self.connection, entries).await?;
+        let announced = presence::with_ttl(&mut self.connection, entries).await?;
         Ok(Status { revision, announced })
     }
 

@@ -14,7 +14,7 @@ use super::{
     error::Error,
     lease_requests::{self, KeepAlive},
     outage::Contact,
-    watch::Watch,
+    watch_stream::Watch,
 };
 use crate::{
     lease::{Content, LeaseId, Sight},

@@ -1,14 +1,16 @@
 //! What we ask our own CrateDB, and what it tells: one loop of probes, published on one channel.
 
 mod any_certificate;
+mod authorization;
 pub mod check;
 pub mod cratedb;
-pub mod credentials;
 pub mod gate;
 mod news;
 mod probe;
 
 use tokio::sync::watch;
+
+pub use self::authorization::Credentials;
 
 /// What the probes say, for whoever wants to know.
 pub type Reports = watch::Receiver<Report>;

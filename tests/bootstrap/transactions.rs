@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use crate_discovery::{
     bootstrap::{Candidate, Change, Condition, Epoch, List, Listed, MachineId, Said},
-    etcd::{Bootstrap, Options, Registry, credentials::TlsFiles, parse_endpoints},
+    etcd::{Bootstrap, Options, Registry, TlsFiles, parse_endpoints},
     host::Host,
     lease::LeaseId,
     names::Names,

@@ -6,7 +6,7 @@ use super::{
     connection::Connection,
     dial::Member,
     error::Error,
-    freeze::{Keys, compare_epoch, read_epoch},
+    transactions::{Keys, compare_epoch, read_epoch},
 };
 use crate::{
     bootstrap::{Epoch, Formed, Mark, to_mark},
