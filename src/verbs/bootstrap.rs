@@ -13,9 +13,10 @@ use anyhow::Context;
 use tracing::{info, warn};
 
 use self::ask::{Patience, ask, has_node_data};
+use super::Access;
 use crate::{
     bootstrap::{Answer, BootId, Candidate, Cluster, MachineId, Memory, Obstacle, Said, Started},
-    etcd::{Bootstrap, Registry},
+    etcd::Bootstrap,
     file::{How, Target},
     host::Host,
     thread,
@@ -86,11 +87,12 @@ pub struct StillAnnounced(pub String);
 /// then, and the file of [`Agree::output`], if it can be written, names nobody: a node that is given
 /// no masters waits, which is safe, and a list that is left over from an earlier start is not.
 pub async fn run(
-    registry: Registry,
+    access: Access,
     options: Options,
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
-    let mut stored = registry.bootstrap();
+    // No look at the files: a host that remembers a cluster starts its node even where etcd cannot be asked for want of one.
+    let mut stored = access.connect().bootstrap();
     let work = async {
         match options {
             Options::Agree(options) => agree(&mut stored, options).await,

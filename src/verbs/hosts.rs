@@ -10,6 +10,7 @@ use anyhow::Context;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
+use super::Access;
 use crate::{
     announcement::Port,
     etcd::{Error, Registry},
@@ -53,12 +54,24 @@ pub struct TooFew {
     pub within: Duration,
 }
 
-/// Prints the hosts, or replaces the file.
+/// Prints the hosts, or replaces the file, unless `signal` resolves before.
 ///
 /// # Errors
 /// [`Error`], [`TooFew`], or a file that cannot be written; nothing was printed then, and the file
 /// is as it was. Safe to drop.
-pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
+pub async fn run(
+    access: Access,
+    options: Options,
+    signal: impl Future<Output = i32>,
+) -> anyhow::Result<Option<i32>> {
+    access.etcd.read_files()?;
+    tokio::select! {
+        done = show(access.connect(), options) => done.map(|()| None),
+        signal = signal => Ok(Some(signal)),
+    }
+}
+
+async fn show(mut registry: Registry, options: Options) -> anyhow::Result<()> {
     if let Some(within) = options.within {
         registry.set_limit(within);
     }
