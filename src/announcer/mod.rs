@@ -1,43 +1,33 @@
-//! Keeps one host announced: the shell that does what the state machine in [`state`] says.
+//! Keeps one host announced: the shell that has done what the state machine in [`state`] says.
 
 pub mod noting;
 mod report;
 pub mod state;
+mod work;
 
 use std::{
-    cell::Cell,
-    future::Future,
-    pin::pin,
-    rc::Rc,
+    future::{Future, pending},
+    pin::{Pin, pin},
     time::{Duration, SystemTime},
 };
 
 use tokio::{
     sync::watch,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{info, warn};
 
 use self::{
     report::{Report, status_line},
     state::{Action, Ending, Event, Machine},
+    work::Worker,
 };
 use crate::{
-    budget::{Budget, Lines},
-    etcd::{Claimed, Error, OwnKey},
-    lease::{LeaseId, Sight},
-    node::{Reports, Verdict},
+    etcd::{Contact, Error, OwnKey},
+    lease::LeaseId,
+    node::Reports,
 };
 
-/// A loss discovered after an outage is claimed within this long, so that a fleet does not return
-/// in one instant.
-const SPREAD: Duration = Duration::from_millis(500);
-/// So many losses in a row are repaired at once, and one more a second after that: whoever keeps taking the key away is
-/// met by one put a second and not by a fight.
-const REPAIRS: Budget = Budget::new(5, Duration::from_secs(1));
-/// So many steps are made in a row, and ten a second after that. A repair takes five at most, so that nobody needs more
-/// but an etcd whose answers cannot all be true, and that one would keep us busy without end.
-const STEPS: Budget = Budget::new(50, Duration::from_millis(100));
 /// How long etcd takes, at its default settings, to elect a leader; every lease then starts anew
 /// (lessor.go, `Promote`).
 const ELECTION: Duration = Duration::from_secs(1);
@@ -91,101 +81,193 @@ pub enum Notice {
 /// # Errors
 /// [`NotWithdrawn`]. When dropped, the key ends with its lease.
 pub async fn run(
-    mut own_key: OwnKey,
-    mut reports: Reports,
+    own_key: OwnKey,
+    reports: Reports,
     claims: watch::Sender<u64>,
     stop_timeout: Duration,
     shutdown: impl Future<Output = ()>,
     supervisor: Option<Supervisor<'_>>,
 ) -> Result<(), NotWithdrawn> {
+    let mut announcer = Announcer::new(&own_key, reports, claims, stop_timeout, supervisor);
+    let mut worker = Worker::new(own_key);
     let mut shutdown = pin!(shutdown);
-    let mut time_up = pin!(sleep(Duration::ZERO));
-    // How long a grant or put may still be on its way after shutdown: its endpoint may be dead.
-    let mut cut = pin!(sleep(Duration::ZERO));
-    let (mut stopping, mut hurried) = (false, false);
-    let mut gate_open = reports.borrow().verdict.is_open();
-    let mut machine = Machine::new(gate_open);
-    let mut pace = Pace::default();
-    let mut said = Report::default();
-    let silent_since = Rc::clone(&pace.silent_since);
-    let mut said_silent = None;
-    let key = own_key.key().to_owned();
-    let contact = own_key.contact();
-    let mut pulse = supervisor.as_ref().map(|supervisor| {
-        let mut pulse = interval(supervisor.every);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pulse
-    });
-    let tell = |notice, machine: &Machine, verdict: &Verdict| {
-        if let Some(supervisor) = &supervisor {
-            (supervisor.tell)(notice, &status_line(&key, machine.state(), &contact, verdict));
-        }
-    };
-    tell(Notice::Ready, &machine, &reports.borrow().verdict);
+    announcer.tell(Notice::Ready);
     loop {
-        let action = machine.action();
+        let (action, ttl) = (announcer.machine.action(), worker.ttl());
         if let Action::Finish(ending) = action {
-            return finish(ending, &own_key, stop_timeout);
+            return announcer.finish(ending, ttl);
         }
-        let silent = silent_since.get().filter(|since| said_silent != Some(*since));
-        let overdue = silent.map_or_else(Instant::now, |since| since + own_key.ttl());
         {
-            let mut work = pin!(perform(&mut own_key, &action, &mut pace));
+            let mut work = pin!(worker.perform(&action));
             loop {
-                let (event, done) = tokio::select! {
-                    () = sleep_until(overdue), if silent.is_some() && said_silent != silent => {
-                        said_silent = silent;
-                        if silent_since.get() == silent {
-                            warn!(key, "no renewal for a TTL: the key has ended, unless etcd itself was down");
-                        }
-                        continue;
-                    }
-                    event = &mut work => (event, true),
-                    Ok(()) = reports.changed() => {
-                        let open = reports.borrow_and_update().verdict.is_open();
-                        if open == gate_open {
-                            tell(Notice::Alive, &machine, &reports.borrow().verdict);
-                            continue;
-                        }
-                        gate_open = open;
-                        (if open { Event::GateOpened } else { Event::GateClosed }, false)
-                    }
-                    () = beat(&mut pulse) => {
-                        tell(Notice::Alive, &machine, &reports.borrow().verdict);
-                        continue;
-                    }
-                    () = &mut shutdown, if !stopping => {
-                        info!("withdrawing");
-                        stopping = true;
-                        time_up.set(sleep(stop_timeout));
-                        cut.set(sleep(stop_timeout / 2));
-                        (Event::Shutdown, false)
-                    }
-                    () = &mut time_up, if stopping => (Event::TimeUp, false),
-                    () = &mut cut, if stopping && !hurried => (Event::Unanswered, true),
-                };
-                let before = machine.state().clone();
-                machine.on(event.clone(), LeaseId::random());
-                if !machine.state().renews() {
-                    // What we do not renew on purpose is no reason for an alarm.
-                    silent_since.set(None);
-                }
-                said.report(&key, &before, &event, machine.state());
-                if matches!(event, Event::Put(_)) {
-                    claims.send_modify(|count| *count += 1);
-                }
-                let notice = if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive };
-                tell(notice, &machine, &reports.borrow().verdict);
+                let (event, is_over) = announcer.next(work.as_mut(), shutdown.as_mut(), ttl).await;
+                announcer.take(event);
                 // An action that is still asked for is carried on; above all, nothing that changes
                 // etcd is abandoned on its way.
-                if done || machine.action() != action {
+                if is_over || announcer.machine.action() != action {
                     break;
                 }
             }
         }
-        if stopping && !hurried {
-            own_key.hurry(stop_timeout);
-            hurried = true;
+        if announcer.begins_to_hurry() {
+            worker.hurry(stop_timeout);
+        }
+    }
+}
+
+/// What the shell knows beside its worker.
+struct Announcer<'a> {
+    /// What is going on, and what is to be done: pure.
+    machine: Machine,
+    /// Our key, `<prefix>/<host>`.
+    key: String,
+    /// What the probes say of our node.
+    reports: Reports,
+    /// What the machine was last told of the gate.
+    gate_open: bool,
+    /// How we stand with etcd, as the connection publishes it.
+    contact: watch::Receiver<Contact>,
+    /// Counts the claims of the key that succeeded, for whoever notes what is beside the key.
+    claims: watch::Sender<u64>,
+    /// What was said in the log of the announcement.
+    said: Report,
+    /// The beginning of the silence of etcd that was warned about last.
+    warned_of: Option<Instant>,
+    /// Longest time for the withdrawal.
+    stop_timeout: Duration,
+    /// The end, once we are told to end.
+    stop: Option<Stop>,
+    /// Who wants to know how we are.
+    supervisor: Option<Supervisor<'a>>,
+    /// When it wants to hear from us next.
+    pulse: Option<Interval>,
+}
+
+/// The times of a withdrawal.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    /// By when it has to be done.
+    time_up: Instant,
+    /// How long a grant or a put may still be on its way: its endpoint may be dead. Nothing once we hurry.
+    cut: Option<Instant>,
+}
+
+impl<'a> Announcer<'a> {
+    fn new(
+        own_key: &OwnKey,
+        reports: Reports,
+        claims: watch::Sender<u64>,
+        stop_timeout: Duration,
+        supervisor: Option<Supervisor<'a>>,
+    ) -> Self {
+        let gate_open = reports.borrow().verdict.is_open();
+        let pulse = supervisor.as_ref().map(|supervisor| {
+            let mut pulse = interval(supervisor.every);
+            pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            pulse
+        });
+        Self {
+            machine: Machine::new(gate_open),
+            key: own_key.key().to_owned(),
+            reports,
+            gate_open,
+            contact: own_key.contact(),
+            claims,
+            said: Report::default(),
+            warned_of: None,
+            stop_timeout,
+            stop: None,
+            supervisor,
+            pulse,
+        }
+    }
+
+    /// The next event, and whether `work` is over with it. What is no event for the machine is dealt with until there is
+    /// one.
+    async fn next(
+        &mut self,
+        mut work: Pin<&mut impl Future<Output = Event>>,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+        ttl: Duration,
+    ) -> (Event, bool) {
+        loop {
+            let (silent_since, stop) = (self.silent_since(), self.stop);
+            tokio::select! {
+                event = &mut work => return (event, true),
+                Ok(()) = self.reports.changed() => match self.gate_turned() {
+                    Some(event) => return (event, false),
+                    None => self.tell(Notice::Alive),
+                },
+                () = beat(&mut self.pulse) => self.tell(Notice::Alive),
+                () = reached(silent_since.map(|since| since + ttl)) => {
+                    self.warned_of = silent_since;
+                    warn!(key = self.key, "no renewal for a TTL: the key has ended, unless etcd itself was down");
+                }
+                () = &mut shutdown, if stop.is_none() => {
+                    self.begin_to_stop();
+                    return (Event::Shutdown, false);
+                }
+                () = reached(stop.map(|stop| stop.time_up)) => return (Event::TimeUp, false),
+                () = reached(stop.and_then(|stop| stop.cut)) => return (Event::Unanswered, true),
+            }
+        }
+    }
+
+    /// Tells the machine what happened, and everybody else what came of it.
+    fn take(&mut self, event: Event) {
+        let before = self.machine.state().clone();
+        self.machine.on(event.clone(), LeaseId::random());
+        self.said.report(&self.key, &before, &event, self.machine.state());
+        if matches!(event, Event::Put(_)) {
+            self.claims.send_modify(|count| *count += 1);
+        }
+        self.tell(if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive });
+    }
+
+    /// What the newest report is to the machine; nothing where the gate is as it was.
+    fn gate_turned(&mut self) -> Option<Event> {
+        let open = self.reports.borrow_and_update().verdict.is_open();
+        let has_turned = std::mem::replace(&mut self.gate_open, open) != open;
+        has_turned.then_some(if open { Event::GateOpened } else { Event::GateClosed })
+    }
+
+    /// Since when a lease that has to be renewed was not, unless that was warned about.
+    fn silent_since(&self) -> Option<Instant> {
+        let since = self.contact.borrow().silent_since.filter(|_| self.machine.state().renews());
+        since.filter(|since| self.warned_of != Some(*since))
+    }
+
+    fn begin_to_stop(&mut self) {
+        info!("withdrawing");
+        let now = Instant::now();
+        self.stop = Some(Stop { time_up: now + self.stop_timeout, cut: Some(now + self.stop_timeout / 2) });
+    }
+
+    /// Whether everything has to be quick from now on: once, when what went on before the end is over.
+    fn begins_to_hurry(&mut self) -> bool {
+        self.stop.as_mut().is_some_and(|stop| stop.cut.take().is_some())
+    }
+
+    /// Tells the supervisor, if there is one, how things are.
+    fn tell(&self, notice: Notice) {
+        if let Some(supervisor) = &self.supervisor {
+            let (contact, report) = (self.contact.borrow(), self.reports.borrow());
+            let status = status_line(&self.key, self.machine.state(), &contact, &report.verdict);
+            (supervisor.tell)(notice, &status);
+        }
+    }
+
+    fn finish(&self, ending: Ending, ttl: Duration) -> Result<(), NotWithdrawn> {
+        match ending {
+            Ending::Clean => Ok(()),
+            Ending::Unconfirmed(lease) => {
+                let at_most = ttl + ELECTION + Duration::from_secs(1);
+                let until = SystemTime::now() + at_most + Duration::from_secs(1);
+                let failure = self.contact.borrow().failure.clone();
+                let reason = failure.map_or_else(|| Error::no_answer().to_string(), |failure| failure.reason);
+                let (key, within) = (self.key.clone(), self.stop_timeout);
+                Err(NotWithdrawn { key, lease, at_most, until, within, reason })
+            }
         }
     }
 }
@@ -194,136 +276,14 @@ pub async fn run(
 async fn beat(pulse: &mut Option<Interval>) {
     match pulse {
         Some(pulse) => _ = pulse.tick().await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
-/// Does what the machine asks for, once, and tells what came of it.
-async fn perform(own_key: &mut OwnKey, action: &Action, pace: &mut Pace) -> Event {
-    if *action != Action::Pause {
-        pace.resume_at = None;
-    }
-    if !matches!(action, Action::Idle | Action::Pause | Action::Finish(_)) {
-        sleep_until(pace.steps.take(Instant::now())).await;
-    }
-    let done = match action {
-        Action::Idle | Action::Finish(_) => std::future::pending().await,
-        Action::Pause => {
-            let resume_at = match pace.resume_at {
-                Some(resume_at) => resume_at,
-                None => pace.repairs.take(Instant::now()) + pace.spread(),
-            };
-            pace.resume_at = Some(resume_at);
-            sleep_until(resume_at).await;
-            Ok(Event::Paused)
-        }
-        Action::Look(lease) => own_key.look(*lease).await.map(Event::Seen),
-        Action::Grant(lease) => own_key.grant(*lease).await.map(|()| Event::Granted),
-        Action::Put(lease, sight) => own_key.put(*lease, sight).await.map(|claimed| match claimed {
-            Claimed::Put(sight) => {
-                pace.silent_since.set(None);
-                Event::Put(sight)
-            }
-            Claimed::Changed => Event::Changed,
-        }),
-        Action::Hold(lease, sight) => hold(own_key, Some(*lease), sight, pace).await,
-        Action::Follow(sight) => hold(own_key, None, sight, pace).await,
-        Action::Revoke(lease) => own_key.revoke(*lease).await.map(|existed| Event::Revoked { existed }),
-    };
-    done.unwrap_or_else(|error| match error {
-        Error::LeaseNotFound => Event::LeaseGone,
-        Error::Unavailable(_) => Event::Unanswered,
-        // Each of these is an answer, or was found out before anything was sent.
-        _ => Event::Refused,
-    })
-}
-
-async fn hold(
-    own_key: &mut OwnKey,
-    lease: Option<LeaseId>,
-    sight: &Sight,
-    pace: &mut Pace,
-) -> Result<Event, Error> {
-    pace.seen_live = false;
-    let established = || {
-        pace.seen_live = true;
-        if let (Some(_), Some(lease)) = (pace.silent_since.take(), lease)
-            && pace.still.may_say()
-        {
-            info!(%lease, "still announced");
-        }
-    };
-    own_key.hold(lease, sight, established).await.map(Event::Seen).inspect_err(|error| {
-        let is_outage = !matches!(error, Error::LeaseNotFound | Error::Compacted);
-        if is_outage && lease.is_some() && pace.silent_since.get().is_none() {
-            pace.silent_since.set(Some(Instant::now()));
-        }
-    })
-}
-
-/// How soon a loss is claimed again.
-#[derive(Debug)]
-struct Pace {
-    /// How often the key may be put back at once.
-    repairs: Budget,
-    /// How often anything may be done at once.
-    steps: Budget,
-    /// How often it may be said that we are still announced.
-    still: Lines,
-    /// When the pause that goes on is over: it may be begun more than once.
-    resume_at: Option<Instant>,
-    /// The last change was seen on a live watch, not discovered after an outage.
-    seen_live: bool,
-    /// Since when our lease could not be renewed.
-    silent_since: Rc<Cell<Option<Instant>>>,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            repairs: REPAIRS,
-            steps: STEPS,
-            still: Lines::default(),
-            resume_at: None,
-            seen_live: false,
-            silent_since: Rc::default(),
-        }
-    }
-}
-
-impl Pace {
-    /// A loss that was discovered after an outage is claimed a moment later than one that was seen to happen.
-    fn spread(&self) -> Duration {
-        if self.seen_live { Duration::ZERO } else { SPREAD.mul_f64(fastrand::f64()) }
-    }
-}
-
-fn finish(ending: Ending, own_key: &OwnKey, within: Duration) -> Result<(), NotWithdrawn> {
-    match ending {
-        Ending::Clean => Ok(()),
-        Ending::Unconfirmed(lease) => {
-            let at_most = own_key.ttl() + ELECTION + Duration::from_secs(1);
-            let until = SystemTime::now() + at_most + Duration::from_secs(1);
-            let failure = own_key.contact().failure();
-            let reason = failure.map_or_else(|| Error::no_answer().to_string(), |failure| failure.reason);
-            Err(NotWithdrawn { key: own_key.key().to_owned(), lease, at_most, until, within, reason })
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loss_after_an_outage_is_claimed_within_half_a_second_and_not_by_all_at_once() {
-        let seen_live = Pace { seen_live: true, ..Pace::default() };
-        assert_eq!(seen_live.spread(), Duration::ZERO);
-        let spreads: Vec<_> = (0..200).map(|_| Pace::default().spread()).collect();
-        assert!(spreads.iter().all(|spread| *spread <= SPREAD), "{spreads:?}");
-        let of = |range: std::ops::Range<f64>| {
-            spreads.iter().filter(|spread| range.contains(&spread.div_duration_f64(SPREAD))).count()
-        };
-        assert!(of(0.0..0.25) > 10 && of(0.75..1.0) > 10, "{spreads:?}");
+/// Waits until this time; for ever where there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }

@@ -4,6 +4,7 @@
 //! even a refusal, is no failure. See `connection.rs` for the rules and [`timing`] for the times.
 
 mod connection;
+mod contact;
 mod crypto;
 mod dial;
 mod endpoint;
@@ -38,11 +39,11 @@ use self::{
     list::{Listing, Warned},
 };
 pub use self::{
+    contact::{Contact, Failure},
     endpoint::{Endpoint, parse_endpoints},
     error::Error,
     formed_mark::{FormedMark, Marked},
     options::Options,
-    outage::{Contact, Failure},
     own_key::{Claimed, OwnKey},
     presence::{Presence, Status},
     tls_files::TlsFiles,
