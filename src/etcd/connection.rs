@@ -4,6 +4,7 @@
 //! a quarter of the requests fail with one of three members down).
 
 mod beside;
+mod in_turn;
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -123,11 +124,6 @@ impl Connection {
     pub(super) fn hurry(&mut self, limit: Duration) {
         self.hurry = Some(limit);
         self.not_before = None;
-    }
-
-    /// Whether the last failure ended a round: each address of each endpoint has had its turn.
-    pub(super) fn round_is_over(&self) -> bool {
-        self.round_is_over
     }
 
     fn shown(&self) -> String {

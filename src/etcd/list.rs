@@ -177,8 +177,7 @@ pub(super) async fn list(
     }
 }
 
-/// As [`list`], begun again at the next endpoint until each had its turn, and once more where etcd was compacted meanwhile
-/// or took our token for stale.
+/// As [`list`], begun again at the next endpoint until each had its turn.
 ///
 /// # Errors
 /// The last failure. Safe to drop.
@@ -188,17 +187,7 @@ pub(super) async fn at_each_endpoint(
     host: Option<&Host>,
     warned: &mut Warned,
 ) -> Result<Listing, Error> {
-    let (mut again, mut tries) = (true, 0);
-    loop {
-        tries += 1;
-        match list(connection, prefix, host, warned).await {
-            // A list that fails after its first page ends no round.
-            Err(Error::Unavailable(_))
-                if !connection.round_is_over() && tries < connection.timing().endpoints => {}
-            Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
-            result => return result,
-        }
-    }
+    connection.at_each_endpoint(async |connection| list(connection, prefix, host, warned).await).await
 }
 
 /// That what is announced is larger than [`LARGEST`].

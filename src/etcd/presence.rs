@@ -43,13 +43,7 @@ pub(super) async fn with_ttl(
     let mut ttls = Vec::with_capacity(entries.len());
     for batch in entries.chunks(BATCH) {
         let leases: Vec<_> = batch.iter().map(|entry| entry.lease).collect();
-        let asked = loop {
-            match ask(connection, &leases).await {
-                Err(Error::Unavailable(_)) if !connection.round_is_over() => {}
-                other => break other?,
-            }
-        };
-        ttls.extend(asked);
+        ttls.extend(connection.at_each_endpoint(async |connection| ask(connection, &leases).await).await?);
     }
     let presence = |(Entry { node, lease, mod_revision }, ttl)| Presence { node, lease, ttl, mod_revision };
     Ok(entries.into_iter().zip(ttls).map(presence).collect())

@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 use tracing::warn;
 
-use super::Access;
+use super::{
+    Access,
+    retry::{Tried, retry},
+};
 use crate::{
     announcement::Port,
     etcd::{Error, Registry},
@@ -19,9 +22,6 @@ use crate::{
     render::{Format, render},
     snapshot::Snapshot,
 };
-
-/// Between two looks while waiting for more hosts.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to print, and where.
 #[derive(Clone, Debug)]
@@ -137,25 +137,17 @@ async fn wait(
     wanted: usize,
     within: Duration,
 ) -> anyhow::Result<Snapshot> {
-    let deadline = Instant::now() + within;
-    let mut last: anyhow::Result<Snapshot> = Err(Error::no_answer().into());
-    loop {
-        match timeout_at(deadline, registry.list()).await {
-            Ok(Ok(list)) => {
-                let list = list.select(options.port, &options.exclude);
-                if list.nodes().len() >= wanted {
-                    return Ok(list);
-                }
-                last = Err(TooFew { wanted, found: list.nodes().len(), within }.into());
+    retry(within, async || match registry.list().await {
+        Ok(list) => {
+            let list = list.select(options.port, &options.exclude);
+            let found = list.nodes().len();
+            if found >= wanted {
+                Tried::Done(list)
+            } else {
+                Tried::NotYet(Some(TooFew { wanted, found, within }.into()))
             }
-            Ok(Err(error)) if error.is_refusal() || matches!(error, Error::Unusable(_)) => {
-                return Err(error.into());
-            }
-            Ok(Err(error)) => last = Err(error.into()),
-            Err(_) => return last,
         }
-        if timeout_at(deadline, sleep(LOOK_EVERY)).await.is_err() {
-            return last;
-        }
-    }
+        Err(error) => Tried::of_error(error),
+    })
+    .await
 }

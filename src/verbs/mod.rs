@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod bootstrap;
 pub mod hosts;
+mod retry;
 pub mod status;
 pub mod watch;
 
