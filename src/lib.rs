@@ -12,11 +12,11 @@
 //! | [`verbs`] | the other verbs, thin |
 //! | [`feeds`] | what CrateDB reads anew in every round, kept current: the seed file, the SRV answers |
 //! | [`etcd`] | presence in etcd; the only user of `etcd_client` |
-//! | [`file`] | writes a file: replaced as a whole, or rewritten in place |
+//! | `file` | writes a file: replaced as a whole, or rewritten in place |
 //! | [`render`] | a snapshot as csv, lines, json, env |
 //! | [`snapshot`], [`announcement`], [`host`] | what is announced |
 //! | [`names`] | addresses of names, looked up beside whatever needs them |
-//! | [`backoff`], [`budget`], [`text`], [`thread`] | small tools |
+//! | `backoff`, `budget`, [`text`], `thread` | small tools |
 //! | [`process`] | signals, logging and systemd: what `main` injects |
 //!
 //! `main` may use everything; `verbs` use `feeds`; `verbs`, `feeds` and `announcer` use `file`, `etcd` and `render`;
@@ -39,15 +39,15 @@
 
 pub mod announcement;
 pub mod announcer;
-pub mod backoff;
+mod backoff;
 pub mod bootstrap;
-pub mod budget;
+mod budget;
 pub mod cli;
-pub mod credentials;
+mod credentials;
 pub mod etcd;
 pub mod exit;
 pub mod feeds;
-pub mod file;
+mod file;
 pub mod host;
 pub mod lease;
 pub mod names;
@@ -56,5 +56,5 @@ pub mod process;
 pub mod render;
 pub mod snapshot;
 pub mod text;
-pub mod thread;
+mod thread;
 pub mod verbs;

@@ -1,6 +1,6 @@
 //! Keeps one host announced: the shell that has done what the state machine in [`state`] says.
 
-pub mod noting;
+pub(crate) mod noting;
 mod report;
 pub mod state;
 mod work;
@@ -57,7 +57,7 @@ pub struct NotWithdrawn {
 }
 
 /// Somebody who runs us and wants to know how we are, such as systemd.
-pub struct Supervisor<'a> {
+pub(crate) struct Supervisor<'a> {
     /// How often at least it wants to hear from us.
     pub every: Duration,
     /// Takes what happened, and a line on how things are now, without control characters.
@@ -66,7 +66,7 @@ pub struct Supervisor<'a> {
 
 /// What a supervisor is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// We run, with a valid configuration. Told once, first.
     Ready,
     /// The loop turns.
@@ -80,7 +80,7 @@ pub enum Notice {
 ///
 /// # Errors
 /// [`NotWithdrawn`]. When dropped, the key ends with its lease.
-pub async fn run(
+pub(crate) async fn run(
     own_key: OwnKey,
     reports: Reports,
     claims: watch::Sender<u64>,

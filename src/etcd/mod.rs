@@ -1,7 +1,7 @@
 //! What the rest may ask of etcd; the only module that uses `etcd_client`.
 //!
 //! Every request has a deadline. On any failure the member is left for the next one; an answer,
-//! even a refusal, is no failure. See `connection.rs` for the rules and [`timing`] for the times.
+//! even a refusal, is no failure. See `connection.rs` for the rules and `timing.rs` for the times.
 
 mod connection;
 mod contact;
@@ -22,7 +22,7 @@ mod pem;
 mod presence;
 mod roster;
 mod round;
-pub mod timing;
+mod timing;
 mod tls;
 mod tls_files;
 mod transactions;

@@ -1,6 +1,6 @@
 //! Feeds: what CrateDB reads anew in every discovery round, kept current from the announcements in etcd.
 
-pub mod keeper;
+mod keeper;
 pub mod srv;
 
 use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, time::Duration};
@@ -8,7 +8,8 @@ use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, 
 use tokio::sync::watch;
 use tracing::{Instrument, info_span};
 
-use self::{keeper::Keeper, srv::name::ServiceName};
+pub(crate) use self::keeper::Keeper;
+use self::srv::name::ServiceName;
 use crate::{
     announcement::Port,
     etcd::Registry,
@@ -33,7 +34,7 @@ pub struct Feeds {
 
 impl Feeds {
     /// Whether there is nothing to keep current.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.seed_file.is_none() && self.srv.is_none()
     }
 
@@ -42,7 +43,7 @@ impl Feeds {
     ///
     /// # Errors
     /// [`UnwritableFile`] where no waiting can mend it.
-    pub async fn open(
+    pub(crate) async fn open(
         self,
         snapshots: Snapshots,
     ) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
@@ -78,7 +79,7 @@ impl Feeds {
 ///
 /// # Errors
 /// As [`Feeds::open`], within a second.
-pub async fn follow(
+pub(crate) async fn follow(
     feeds: Feeds,
     connect: impl FnOnce() -> Registry,
     stop: impl Future,

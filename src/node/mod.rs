@@ -2,9 +2,9 @@
 
 mod any_certificate;
 mod authorization;
-pub mod check;
+pub(crate) mod check;
 pub mod cratedb;
-pub mod gate;
+pub(crate) mod gate;
 mod news;
 mod probe;
 
@@ -61,7 +61,7 @@ pub struct Identity {
 
 /// The channel of the reports. It holds what is so before the first probe: the gate is open only where
 /// nothing is probed. The sender is for [`gate::run`].
-pub fn channel(settings: &gate::Settings) -> (watch::Sender<Report>, Reports) {
+pub(crate) fn channel(settings: &gate::Settings) -> (watch::Sender<Report>, Reports) {
     let verdict = if settings.checks.is_empty() { Verdict::Open } else { Verdict::Closed(None) };
     watch::channel(Report { verdict, told: Told::Nothing })
 }

@@ -3,4 +3,4 @@
 pub mod logging;
 pub mod shutdown;
 mod stderr;
-pub mod systemd;
+pub(crate) mod systemd;

@@ -17,7 +17,7 @@ use super::Access;
 use crate::{
     announcement::Port,
     backoff::Backoff,
-    feeds::{Feeds, keeper::Keeper},
+    feeds::{Feeds, Keeper},
     file::{How, Target},
     host::Host,
     render::{Format, render},
