@@ -1,4 +1,4 @@
-//! The process as the outside sees it: signals, logs, systemd. Only `main` uses it.
+//! The process as the outside sees it: signals, logs, systemd. `main` uses it, and `announce` what it tells systemd.
 
 pub mod logging;
 pub mod shutdown;

@@ -40,6 +40,10 @@ impl Access {
 fn own_host(host: Option<Host>) -> anyhow::Result<Host> {
     match host {
         Some(host) => Ok(host),
-        None => host::default_host().context("set \"--host\" or CRATE_DISCOVERY_HOST"),
+        None => {
+            let name = rustix::system::uname();
+            host::default_host(&name.nodename().to_string_lossy())
+                .context("set \"--host\" or CRATE_DISCOVERY_HOST")
+        }
     }
 }
