@@ -3,17 +3,12 @@
 mod ask;
 mod operate;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use tracing::{info, warn};
 
 use self::ask::{Patience, ask, has_node_data};
-use super::Access;
+use super::{Access, print, until};
 use crate::{
     bootstrap::{Answer, BootId, Candidate, Cluster, MachineId, Memory, Obstacle, Said, Started},
     etcd::Bootstrap,
@@ -100,10 +95,7 @@ pub async fn run(
             Options::Reset(within) => operate::reset(&mut stored, within).await,
         }
     };
-    let ended = tokio::select! {
-        done = work => done.map(|()| None),
-        signal = signal => Ok(Some(signal)),
-    };
+    let ended = until(signal, work).await;
     stored.leave().await;
     ended
 }
@@ -192,11 +184,6 @@ fn render(answer: Option<&Answer>, env: bool) -> String {
         (_, true) => "CRATE_BOOTSTRAP_FLAGS=\n".to_owned(),
         (_, false) => String::new(),
     }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
 }
 
 #[cfg(test)]

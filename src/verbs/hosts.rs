@@ -1,18 +1,14 @@
 //! `hosts`: prints the announced hosts once.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    Access,
+    Access, print,
     retry::{Tried, retry},
+    until,
 };
 use crate::{
     announcement::Port,
@@ -65,10 +61,7 @@ pub async fn run(
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
     access.etcd.read_files()?;
-    tokio::select! {
-        done = show(access.connect(), options) => done.map(|()| None),
-        signal = signal => Ok(Some(signal)),
-    }
+    until(signal, show(access.connect(), options)).await
 }
 
 async fn show(mut registry: Registry, options: Options) -> anyhow::Result<()> {
@@ -107,13 +100,7 @@ async fn show(mut registry: Registry, options: Options) -> anyhow::Result<()> {
             let target = Target { option: "--output", path, how: How::Replace };
             target.write(&text)?.warn_if_rewritten_instead(&target.path);
         }
-        None => {
-            let mut stdout = io::stdout().lock();
-            stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush())
-                .context("failed to write to stdout")?;
-        }
+        None => print(&text)?,
     }
     Ok(())
 }

@@ -10,6 +10,8 @@ mod retry;
 pub mod status;
 pub mod watch;
 
+use std::io::{self, Write};
+
 use anyhow::Context;
 
 use crate::{
@@ -34,6 +36,23 @@ impl Access {
     fn connect(&self) -> Registry {
         Registry::new(self.etcd.clone(), self.names.clone(), self.prefix.clone())
     }
+}
+
+/// Does `work` until it is done, or `signal` resolves; gives the signal then.
+async fn until(
+    signal: impl Future<Output = i32>,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Option<i32>> {
+    tokio::select! {
+        done = work => done.map(|()| None),
+        signal = signal => Ok(Some(signal)),
+    }
+}
+
+/// Prints all of `text` at once, on stdout.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
 }
 
 /// The host that `--host` names, or the system's host name.

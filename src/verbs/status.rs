@@ -3,14 +3,14 @@
 use std::{
     env,
     fmt::Write as _,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
 };
 
 use anyhow::Context;
 use serde_json::json;
 use tracing::warn;
 
-use super::{Access, own_host};
+use super::{Access, own_host, print, until};
 use crate::{
     etcd::{Error, Presence, Registry, Status},
     host::Host,
@@ -56,10 +56,7 @@ pub async fn run(
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
     access.etcd.read_files()?;
-    tokio::select! {
-        done = show(access.connect(), options) => done.map(|()| None),
-        signal = signal => Ok(Some(signal)),
-    }
+    until(signal, show(access.connect(), options)).await
 }
 
 async fn show(mut registry: Registry, Options { json, whom }: Options) -> anyhow::Result<()> {
@@ -78,15 +75,14 @@ async fn show(mut registry: Registry, Options { json, whom }: Options) -> anyhow
     if let (Some(host), []) = (host, status.announced.as_slice()) {
         return Err(NotAnnounced { host }.into());
     }
-    let mut stdout = io::stdout().lock();
     let text = if json {
         json_line(&status)
-    } else if stdout.is_terminal() {
+    } else if io::stdout().is_terminal() {
         table(&status, env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()))
     } else {
         tabs(&status)
     };
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
+    print(&text)
 }
 
 const HEADER: [&str; 8] = ["HOST", "ADDRESS", "HTTP", "TRANSPORT", "PSQL", "LEASE", "TTL LEFT", "REVISION"];

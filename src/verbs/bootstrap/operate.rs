@@ -9,8 +9,11 @@ use anyhow::Context;
 use tracing::info;
 
 use super::{
-    super::retry::{Tried, retry},
-    StillAnnounced, print,
+    super::{
+        print,
+        retry::{Tried, retry},
+    },
+    StillAnnounced,
 };
 use crate::{
     bootstrap::{self, Candidate, Epoch, View},
