@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate_discovery::{
     announcement::Announcement,
-    publish::srv::{
+    feeds::srv::{
         answer::{Answer, Transport, answer},
         name::ServiceName,
         records::Records,

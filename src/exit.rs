@@ -3,11 +3,11 @@
 use std::io;
 
 use crate::{
-    announce::NotWithdrawn,
+    announcer::NotWithdrawn,
     bootstrap::{NoMachineId, Obstacle},
     etcd,
+    file::UnwritableFile,
     host::UnusableDefault,
-    publish::file::UnwritableFile,
     verbs::{
         bootstrap::{NotAgreed, StillAnnounced},
         hosts::TooFew,

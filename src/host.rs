@@ -74,15 +74,11 @@ pub enum UnusableDefault {
     Invalid(String),
 }
 
-/// The host to announce when none is configured: the system's host name (`uname -n`).
+/// The host to announce when none is configured: `name`, the system's host name (`uname -n`).
 ///
 /// # Errors
 /// [`UnusableDefault`] where that name would be shared by machines or change with each container.
-pub fn default_host() -> Result<Host, UnusableDefault> {
-    judge_default(&rustix::system::uname().nodename().to_string_lossy())
-}
-
-fn judge_default(name: &str) -> Result<Host, UnusableDefault> {
+pub(crate) fn default_host(name: &str) -> Result<Host, UnusableDefault> {
     if is_localhost(name) {
         return Err(UnusableDefault::Localhost(name.to_owned()));
     }
@@ -141,15 +137,15 @@ mod tests {
 
     #[test]
     fn default_host_is_never_shared_or_random() {
-        assert_eq!(judge_default("db7").unwrap().as_str(), "db7");
-        assert_eq!(judge_default("beef").unwrap().as_str(), "beef");
+        assert_eq!(default_host("db7").unwrap().as_str(), "db7");
+        assert_eq!(default_host("beef").unwrap().as_str(), "beef");
         for shared in ["localhost", "LocalHost", "localhost.localdomain", "localhost."] {
-            assert!(matches!(judge_default(shared), Err(UnusableDefault::Localhost(_))), "{shared}");
+            assert!(matches!(default_host(shared), Err(UnusableDefault::Localhost(_))), "{shared}");
         }
         for random in ["0123456789ab", &"4f".repeat(32)] {
-            assert!(matches!(judge_default(random), Err(UnusableDefault::ContainerId(_))), "{random}");
+            assert!(matches!(default_host(random), Err(UnusableDefault::ContainerId(_))), "{random}");
         }
-        assert!(matches!(judge_default("(none)"), Err(UnusableDefault::Invalid(_))));
+        assert!(matches!(default_host("(none)"), Err(UnusableDefault::Invalid(_))));
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 use crate_discovery::{
     announcement::Announcement,
     host::Host,
-    publish::srv::{
+    feeds::srv::{
         answer::{Transport, answer},
         name::ServiceName,
         records::Records,

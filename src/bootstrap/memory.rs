@@ -15,7 +15,7 @@ use super::{
     note::{Note, Started},
 };
 use crate::{
-    publish::file::{How, Target},
+    file::{How, Target},
     text::plain_io,
     thread,
 };

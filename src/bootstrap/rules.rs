@@ -8,7 +8,7 @@ use super::{
     note::Note,
     stored::{Candidate, List, Listed, Registered, View},
 };
-use crate::{etcd::LeaseId, host::Host};
+use crate::{host::Host, lease::LeaseId};
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use super::{
     epoch::{Epoch, InvalidEpoch},
     machine::{BootId, MachineId},
 };
-use crate::{etcd::LeaseId, host::Host, text::escape};
+use crate::{host::Host, lease::LeaseId, text::escape};
 
 /// The most names that a list may have. Each is two comparisons of one transaction, and etcd takes 128 in all
 /// (`--max-txn-ops`); and the whole list has to fit into one flag of CrateDB.

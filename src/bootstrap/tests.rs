@@ -1,5 +1,5 @@
 use super::*;
-use crate::etcd::LeaseId;
+use crate::lease::LeaseId;
 
 pub(super) fn machine(number: u32) -> MachineId {
     MachineId::derive(&format!("{number:032}")).unwrap()

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::PossibleValu
 use tracing_subscriber::filter::Targets;
 
 use super::LogFormat;
-use super::feeds::Feeds;
+use super::feed_flags::Feeds;
 use super::values::{
     address, cluster, count, duration, expect, host, log_filter, own_host, port, prefix, ttl,
 };

@@ -1,24 +1,20 @@
 //! The command line: what was typed, then validated options, once. The only user of clap.
 
 mod args;
-mod error;
-mod feeds;
+mod feed_flags;
+mod rejection;
 mod validate;
 mod values;
 mod variables;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::ffi::OsString;
 
 use clap::{Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    announcement::Announcement,
     etcd,
-    feeds::Feeds,
-    host::Host,
-    node::gate,
-    verbs::{bootstrap, hosts, watch},
+    verbs::{announce, bootstrap, hosts, status, watch},
 };
 
 /// A command line that was understood, or what to say instead.
@@ -64,7 +60,7 @@ pub enum LogFormat {
 #[derive(Debug)]
 pub enum Verb {
     /// `announce`.
-    Announce(Announce),
+    Announce(announce::Options),
     /// `hosts`.
     Hosts(hosts::Options),
     /// `watch`.
@@ -72,37 +68,7 @@ pub enum Verb {
     /// `bootstrap`.
     Bootstrap(bootstrap::Options),
     /// `status`.
-    Status(Status),
-}
-
-/// What to announce.
-#[derive(Debug)]
-pub struct Announce {
-    /// The host, or `None` for the system's host name.
-    pub host: Option<Host>,
-    /// The value.
-    pub announcement: Announcement,
-    /// The TTL to ask for, whole seconds.
-    pub ttl: Duration,
-    /// The checks.
-    pub gate: gate::Settings,
-    /// Longest time for a withdrawal.
-    pub stop_timeout: Duration,
-    /// Where this host keeps its notes.
-    pub state_dir: Option<PathBuf>,
-    /// What to keep current besides.
-    pub feeds: Feeds,
-}
-
-/// Whose status to show.
-#[derive(Debug)]
-pub struct Status {
-    /// One JSON object, instead of a table.
-    pub json: bool,
-    /// `--host`.
-    pub host: Option<Host>,
-    /// `--self`: the host that `announce` would announce; `None` in it for the system's host name.
-    pub own_host: Option<Option<Host>>,
+    Status(status::Options),
 }
 
 /// Parses a command line, beginning with the program's name, and the environment.
@@ -117,14 +83,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
             Ok(invocation) => Outcome::Run(Box::new(invocation)),
             Err(message) => Outcome::Reject(format!("error: {message}\n")),
         },
-        Err(error) => error::outcome(&error, &command),
+        Err(error) => rejection::outcome(&error, &command),
     }
 }
 
 /// The command as clap has it, with variables that are set but empty left out: an environment file
 /// has such lines, and they mean "not set".
 fn command() -> Command {
-    feeds::with_variables(args::Cli::command()).mut_subcommands(|verb| {
+    feed_flags::with_variables(args::Cli::command()).mut_subcommands(|verb| {
         verb.mut_args(|arg| {
             if arg.get_env().is_some_and(variables::is_unset) { arg.env(None::<&'static str>) } else { arg }
         })

@@ -2,17 +2,18 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
-use super::{Announce, Invocation, Status, Verb, args, values, variables};
+use super::{Invocation, Verb, args, values, variables};
 use crate::{
     announcement::Announcement,
-    etcd::{
-        self, Endpoint,
-        credentials::{Login, Password, Secret, TlsFiles},
-        parse_endpoints,
-    },
+    credentials::{Login, Password, Secret},
+    etcd::{self, Endpoint, TlsFiles, parse_endpoints},
     host::Host,
-    node::{check::Check, credentials::Credentials, gate},
-    verbs::{bootstrap, hosts, watch},
+    node::{Credentials, check::Check, gate},
+    verbs::{
+        announce, bootstrap, hosts,
+        status::{self, Whom},
+        watch,
+    },
 };
 
 /// `--timeout` of `hosts --wait-for`.
@@ -74,8 +75,8 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             warnings.extend(judge_target(host.as_ref(), address.as_ref())?);
             let announcement = Announcement { http, transport, psql, address };
             let feeds = feeds.validate()?;
-            let announce = Announce { host, announcement, ttl, gate, stop_timeout, state_dir, feeds };
-            (connection, Verb::Announce(announce))
+            let options = announce::Options { host, announcement, ttl, gate, stop_timeout, state_dir, feeds };
+            (connection, Verb::Announce(options))
         }
         args::Verb::Hosts(args::Hosts {
             format,
@@ -142,8 +143,13 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
             (connection, Verb::Bootstrap(options))
         }
         args::Verb::Status(args::Status { format, host, own, connection }) => {
-            let own_host = if own { Some(announced_host()?) } else { None };
-            (connection, Verb::Status(Status { json: format == args::StatusFormat::Json, host, own_host }))
+            let whom = match host {
+                _ if own => Whom::OwnHost(announced_host()?),
+                Some(host) => Whom::Host(host),
+                None => Whom::All,
+            };
+            let options = status::Options { json: format == args::StatusFormat::Json, whom };
+            (connection, Verb::Status(options))
         }
     };
     let args::Connection {

@@ -1,12 +1,12 @@
-//! Single values. Each error says what is allowed; clap or [`super::error`] names flag and value.
+//! Single values. Each error says what is allowed; clap or [`super::rejection`] names flag and value.
 
 use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::{
+    feeds::srv::name::{InvalidServiceName, ServiceName},
     host::Host,
-    publish::srv::name::{InvalidServiceName, ServiceName},
 };
 
 /// One number and one unit: `60` and `60s` are seconds; also `ms`, `m`, `h`. At least 1 ms, at most

@@ -4,18 +4,20 @@
 //! a quarter of the requests fail with one of three members down).
 
 mod beside;
+mod in_turn;
 
-use std::{future::Future, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 use super::{
+    contact::Publisher,
     dial::Member,
     endpoint::Endpoint,
     error::{Error, NO_ANSWER},
     options::{Options, connect},
-    outage::{Contact, Outage},
+    outage::Outage,
     patience::Patience,
     round::{Round, Target},
     timing::Timing,
@@ -49,7 +51,7 @@ pub struct Connection {
     refusal_backoff: Backoff,
     not_before: Option<Instant>,
     outage: Outage,
-    contact: Rc<Contact>,
+    contact: Publisher,
 }
 
 /// A client to try, since when, and until when its first answer has to be there.
@@ -68,7 +70,7 @@ impl Connection {
             endpoints: u32::try_from(round.len()).unwrap_or(u32::MAX),
             request_timeout: options.request_timeout,
         };
-        let contact = Rc::new(Contact::default());
+        let contact = Publisher::default();
         contact.set_endpoint(round.target().map_or_else(String::new, Target::shown));
         Self {
             options: Arc::new(options),
@@ -114,7 +116,7 @@ impl Connection {
         self.outage.silence();
     }
 
-    pub(super) fn contact(&self) -> &Rc<Contact> {
+    pub(super) fn contact(&self) -> &Publisher {
         &self.contact
     }
 
@@ -122,11 +124,6 @@ impl Connection {
     pub(super) fn hurry(&mut self, limit: Duration) {
         self.hurry = Some(limit);
         self.not_before = None;
-    }
-
-    /// Whether the last failure ended a round: each address of each endpoint has had its turn.
-    pub(super) fn round_is_over(&self) -> bool {
-        self.round_is_over
     }
 
     fn shown(&self) -> String {

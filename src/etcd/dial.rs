@@ -17,14 +17,13 @@ use tonic::transport::Endpoint as Transport;
 use tower::{BoxError, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use super::{
-    credentials::Secret,
     endpoint::Endpoint,
     error::Error,
     overheard::{Heard, Overheard, refused},
     tls::Tls,
     words::{self, Said},
 };
-use crate::text::plain_io;
+use crate::{credentials::Secret, text::plain_io};
 
 /// The largest message that is taken, in bytes. Etcd takes no request of more than 1.5 MB unless told otherwise
 /// (`--max-request-bytes`), and cuts what a watch has to tell into pieces of that size; the library would take 4 MB.

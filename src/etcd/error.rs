@@ -2,8 +2,11 @@
 
 use std::error::Error as _;
 
-use super::{credentials::UnusableFile, words};
-use crate::text::{escape, plain};
+use super::words;
+use crate::{
+    credentials::UnusableFile,
+    text::{escape, plain},
+};
 
 /// Why a request to etcd gave no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -23,7 +23,7 @@ use super::{
     error::Error,
     list::{self, Listing, Warned},
     roster::Roster,
-    watch::Watch,
+    watch_stream::Watch,
 };
 use crate::{
     backoff::Backoff,

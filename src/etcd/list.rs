@@ -10,8 +10,10 @@ use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{connection::Connection, dial::Member, error::Error, lease::LeaseId};
-use crate::{announcement::Announcement, budget::Budget, host::Host, snapshot::Node, text::decode};
+use super::{connection::Connection, dial::Member, error::Error};
+use crate::{
+    announcement::Announcement, budget::Budget, host::Host, lease::LeaseId, snapshot::Node, text::decode,
+};
 
 /// Keys in one page. A page that is too large for a message is halved.
 const PAGE: i64 = 1000;
@@ -175,8 +177,7 @@ pub(super) async fn list(
     }
 }
 
-/// As [`list`], begun again at the next endpoint until each had its turn, and once more where etcd was compacted meanwhile
-/// or took our token for stale.
+/// As [`list`], begun again at the next endpoint until each had its turn.
 ///
 /// # Errors
 /// The last failure. Safe to drop.
@@ -186,17 +187,7 @@ pub(super) async fn at_each_endpoint(
     host: Option<&Host>,
     warned: &mut Warned,
 ) -> Result<Listing, Error> {
-    let (mut again, mut tries) = (true, 0);
-    loop {
-        tries += 1;
-        match list(connection, prefix, host, warned).await {
-            // A list that fails after its first page ends no round.
-            Err(Error::Unavailable(_))
-                if !connection.round_is_over() && tries < connection.timing().endpoints => {}
-            Err(Error::StaleLogin(_) | Error::Compacted) if again => again = false,
-            result => return result,
-        }
-    }
+    connection.at_each_endpoint(async |connection| list(connection, prefix, host, warned).await).await
 }
 
 /// That what is announced is larger than [`LARGEST`].

@@ -1,18 +1,17 @@
 //! What the rest may ask of etcd; the only module that uses `etcd_client`.
 //!
 //! Every request has a deadline. On any failure the member is left for the next one; an answer,
-//! even a refusal, is no failure. See `connection.rs` for the rules and [`timing`] for the times.
+//! even a refusal, is no failure. See `connection.rs` for the rules and `timing.rs` for the times.
 
 mod connection;
-pub mod credentials;
+mod contact;
 mod crypto;
 mod dial;
 mod endpoint;
 mod error;
 mod follow;
-mod formed;
-mod freeze;
-mod lease;
+mod formed_mark;
+mod lease_requests;
 mod list;
 mod options;
 mod outage;
@@ -20,12 +19,14 @@ mod overheard;
 mod own_key;
 mod patience;
 mod pem;
+mod presence;
 mod roster;
 mod round;
-mod status;
-pub mod timing;
+mod timing;
 mod tls;
-mod watch;
+mod tls_files;
+mod transactions;
+mod watch_stream;
 mod words;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -38,15 +39,15 @@ use self::{
     list::{Listing, Warned},
 };
 pub use self::{
+    contact::{Contact, Failure},
     endpoint::{Endpoint, parse_endpoints},
     error::Error,
-    formed::{FormedMark, Marked},
-    freeze::Bootstrap,
-    lease::{LeaseId, Ttl},
+    formed_mark::{FormedMark, Marked},
     options::Options,
-    outage::{Contact, Failure},
-    own_key::{Claimed, Content, OwnKey, Sight},
-    status::{Presence, Status},
+    own_key::{Claimed, OwnKey},
+    presence::{Presence, Status},
+    tls_files::TlsFiles,
+    transactions::Bootstrap,
 };
 use crate::{announcement::Announcement, host::Host, names::Names, snapshot::Snapshot};
 
@@ -82,7 +83,7 @@ impl Registry {
     /// The last failure. Safe to drop.
     pub async fn status(&mut self, host: Option<&Host>) -> Result<Status, Error> {
         let Listing { revision, entries, .. } = self.read(host).await?;
-        let announced = status::with_ttl(&mut self.connection, entries).await?;
+        let announced = presence::with_ttl(&mut self.connection, entries).await?;
         Ok(Status { revision, announced })
     }
 

@@ -6,12 +6,12 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    credentials::{Login, TlsFiles},
     dial::{Credentials, Member, dial},
     endpoint::Endpoint,
     error::Error,
+    tls_files::TlsFiles,
 };
-use crate::{text::plain_io, thread};
+use crate::{credentials::Login, text::plain_io, thread};
 
 /// How long a start waits for the first look at the files.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);

@@ -1,9 +1,6 @@
-//! What is known of an outage: said once in the log, and shown to whoever looks on.
+//! What is known of an outage, and is said once in the log.
 
-use std::{
-    cell::{Cell, RefCell},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -16,60 +13,6 @@ const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
 
 /// So many endpoints are said to be left in one outage.
 const MOST_SAID: usize = 50;
-
-/// How we stand with etcd now. Kept beside the connection, so that it can be read while a request
-/// is on its way.
-#[derive(Debug, Default)]
-pub struct Contact {
-    endpoint: RefCell<String>,
-    failure: RefCell<Option<Failure>>,
-    renewed: Cell<Option<Instant>>,
-}
-
-/// What went wrong last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The endpoint that was asked.
-    pub endpoint: String,
-    /// Why it gave no result.
-    pub reason: String,
-    /// When that was found out.
-    pub at: Instant,
-}
-
-impl Contact {
-    /// The endpoint in use, or to be tried next.
-    pub fn endpoint(&self) -> String {
-        self.endpoint.borrow().clone()
-    }
-
-    /// What went wrong last, if anything has since etcd last did what it was asked for.
-    pub fn failure(&self) -> Option<Failure> {
-        self.failure.borrow().clone()
-    }
-
-    /// When the last renewal of our lease that was answered had been sent.
-    pub fn renewed(&self) -> Option<Instant> {
-        self.renewed.get()
-    }
-
-    pub(super) fn set_renewed(&self, sent: Option<Instant>) {
-        self.renewed.set(sent);
-    }
-
-    pub(super) fn set_endpoint(&self, endpoint: String) {
-        self.endpoint.replace(endpoint);
-    }
-
-    pub(super) fn set_failure(&self, reason: String) {
-        let endpoint = self.endpoint();
-        self.failure.replace(Some(Failure { endpoint, reason, at: Instant::now() }));
-    }
-
-    pub(super) fn clear_failure(&self) {
-        self.failure.replace(None);
-    }
-}
 
 /// The outage that is going on, if one is.
 #[derive(Debug, Default)]

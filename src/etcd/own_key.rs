@@ -1,62 +1,32 @@
 //! Our own key: look at it, claim it, hold it, give it back. What the announcer asks of etcd.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use etcd_client::{
     Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::debug;
 
 use super::{
     connection::{Attempt, Connection, bounded},
+    contact::Contact,
     dial::Member,
     error::Error,
-    lease::{self, KeepAlive, LeaseId},
-    outage::Contact,
-    watch::Watch,
+    lease_requests::{self, KeepAlive},
+    watch_stream::Watch,
 };
-use crate::text::decode;
+use crate::{
+    lease::{Content, LeaseId, Sight},
+    text::decode,
+};
 
 /// After a message of the watch that holds nothing new, the next one is taken so much later: a watch that goes on telling
 /// what is known does not keep us busy.
 const LULL: Duration = Duration::from_millis(20);
-
-/// The key as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sight {
-    /// The revision of its last change; 0 when it is absent.
-    pub mod_revision: i64,
-    /// The lease that it is attached to.
-    pub lease: Option<LeaseId>,
-    /// What is there.
-    pub content: Content,
-}
-
-/// What is under our key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Content {
-    /// Nothing.
-    Absent,
-    /// The value that we put.
-    Ours,
-    /// Another value, decoded and cut for logs.
-    Other(String),
-    /// Another value, larger than we accept.
-    TooLarge,
-}
-
-impl Sight {
-    /// Under `lease`, with our value.
-    pub fn is_ours(&self, lease: LeaseId) -> bool {
-        self.lease == Some(lease) && self.content == Content::Ours
-    }
-
-    /// Under a lease, and not under `ours`.
-    pub fn is_held_by_another(&self, ours: Option<LeaseId>) -> bool {
-        self.lease.is_some() && self.lease != ours
-    }
-}
 
 /// How a put ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +62,8 @@ impl OwnKey {
     }
 
     /// How we stand with etcd, to be looked at also while a request is on its way.
-    pub fn contact(&self) -> Rc<Contact> {
-        Rc::clone(self.connection.contact())
+    pub fn contact(&self) -> watch::Receiver<Contact> {
+        self.connection.contact().subscribe()
     }
 
     /// From now on everything has to be done within `limit`: requests go out to several endpoints beside each other.
@@ -120,6 +90,7 @@ impl OwnKey {
                 Ok(sight)
             })
             .await
+            .inspect_err(|error| self.forget_if_gone(error))
     }
 
     /// Asks for `lease`, an id that was never asked for before.
@@ -129,7 +100,9 @@ impl OwnKey {
     pub async fn grant(&mut self, lease: LeaseId) -> Result<(), Error> {
         let ttl = self.ttl;
         self.connection.contact().set_renewed(None);
-        let granted = self.connection.call(|client| lease::grant(client, lease, ttl)).await?;
+        // The lease before it is gone.
+        self.connection.contact().end_silence();
+        let granted = self.connection.call(|client| lease_requests::grant(client, lease, ttl)).await?;
         let granted = granted.map_err(|absurd| self.connection.doubted(absurd))?;
         self.connection.believed();
         self.connection.set_ttl(granted);
@@ -153,12 +126,14 @@ impl OwnKey {
         let options = PutOptions::new().with_lease(lease.get());
         let put = TxnOp::put(key, self.value.as_str(), Some(options));
         let txn = Txn::new().when(unchanged).and_then([put]);
-        let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(txn).await?)).await?;
+        let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(txn).await?)).await;
+        let answer = answer.inspect_err(|error| self.forget_if_gone(error))?;
         let revision = answer.header().map_or(0, ResponseHeader::revision);
         if !answer.succeeded() {
             return Ok(Claimed::Changed);
         }
         self.connection.accepted();
+        self.connection.contact().end_silence();
         Ok(Claimed::Put(Sight { mod_revision: revision, lease: Some(lease), content: Content::Ours }))
     }
 
@@ -169,12 +144,15 @@ impl OwnKey {
     /// See [`Error`]; to be tried again until it is answered. Safe to drop.
     pub async fn revoke(&mut self, lease: LeaseId) -> Result<bool, Error> {
         self.connection.set_holds_lease(false);
+        // What is not renewed on purpose is no reason for an alarm.
+        self.connection.contact().end_silence();
         let key = self.key.clone();
         self.connection.insist(move |client| give_back(client, key.clone(), lease)).await
     }
 
     /// Keeps `lease`, if there is one, alive and watches the key until it is no longer as `known`.
-    /// `established` is called once everything is known to be well.
+    /// `established` is called once everything is known to be well, and told whether the lease could not be renewed
+    /// before.
     ///
     /// # Errors
     /// The first failure of either; [`Error::LeaseNotFound`] when `lease` is gone. Safe to drop.
@@ -182,7 +160,31 @@ impl OwnKey {
         &mut self,
         lease: Option<LeaseId>,
         known: &Sight,
-        established: impl FnOnce(),
+        established: impl FnOnce(bool),
+    ) -> Result<Sight, Error> {
+        let held = self.try_hold(lease, known, established).await;
+        if let Err(error) = &held
+            && lease.is_some()
+            && *error != Error::Compacted
+        {
+            self.connection.contact().set_silent();
+            self.forget_if_gone(error);
+        }
+        held
+    }
+
+    /// Of a lease that is gone nobody misses a renewal.
+    fn forget_if_gone(&self, error: &Error) {
+        if *error == Error::LeaseNotFound {
+            self.connection.contact().end_silence();
+        }
+    }
+
+    async fn try_hold(
+        &mut self,
+        lease: Option<LeaseId>,
+        known: &Sight,
+        established: impl FnOnce(bool),
     ) -> Result<Sight, Error> {
         self.connection.set_holds_lease(lease.is_some());
         let Attempt { client, began, deadline } = self.connection.open().await?;
@@ -212,12 +214,11 @@ impl OwnKey {
         };
         self.connection.took(began);
         self.connection.reached();
-        let contact = self.contact();
-        contact.set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
+        self.connection.contact().set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
         if sight != *known {
             return self.connection.judge(Ok(sight));
         }
-        established();
+        established(self.connection.contact().end_silence());
 
         // A member that answers and then cuts every stream is no good one: back-offs are reset only
         // once the streams have lived for a while.
@@ -268,7 +269,7 @@ impl OwnKey {
                 ended => return self.connection.judge(ended),
             }
             self.connection.took(began);
-            contact.set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
+            self.connection.contact().set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
             // Nobody waits for the answer: the look has decided already.
             if let Err(error) = bounded(deadline, watch.request_progress()).await {
                 return self.connection.judge(Err(error));
@@ -300,7 +301,7 @@ async fn renew_and_read(
 
 /// Revokes `lease`, or, where that is refused, deletes `key` if it is under it. Gives whether there was anything of ours.
 async fn give_back(client: Member, key: String, lease: LeaseId) -> Result<bool, Error> {
-    match lease::revoke(&client, lease).await {
+    match lease_requests::revoke(&client, lease).await {
         Err(Error::Refused(reason)) => {
             let ours = Compare::lease(key.as_str(), CompareOp::Equal, lease.get());
             let delete = Txn::new().when([ours]).and_then([TxnOp::delete(key.as_str(), None)]);

@@ -14,8 +14,10 @@ use tokio_rustls::rustls::{
     },
 };
 
-use super::credentials::{UnusableFile, read_file};
-use crate::text::plain_io;
+use crate::{
+    credentials::{UnusableFile, read_file},
+    text::plain_io,
+};
 
 /// Other labels of certificates: with OpenSSL's own trust settings behind it, and a very old one.
 const OTHER_LABELS: [&str; 2] = ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"];

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Report, Told, Verdict, check::Check, credentials::Credentials, news::News, probe::Prober};
+use super::{Report, Told, Verdict, authorization::Credentials, check::Check, news::News, probe::Prober};
 use crate::names::Names;
 
 /// What is probed, and how often.

@@ -1,14 +1,16 @@
 //! What we ask our own CrateDB, and what it tells: one loop of probes, published on one channel.
 
 mod any_certificate;
-pub mod check;
+mod authorization;
+pub(crate) mod check;
 pub mod cratedb;
-pub mod credentials;
-pub mod gate;
+pub(crate) mod gate;
 mod news;
 mod probe;
 
 use tokio::sync::watch;
+
+pub use self::authorization::Credentials;
 
 /// What the probes say, for whoever wants to know.
 pub type Reports = watch::Receiver<Report>;
@@ -59,7 +61,7 @@ pub struct Identity {
 
 /// The channel of the reports. It holds what is so before the first probe: the gate is open only where
 /// nothing is probed. The sender is for [`gate::run`].
-pub fn channel(settings: &gate::Settings) -> (watch::Sender<Report>, Reports) {
+pub(crate) fn channel(settings: &gate::Settings) -> (watch::Sender<Report>, Reports) {
     let verdict = if settings.checks.is_empty() { Verdict::Open } else { Verdict::Closed(None) };
     watch::channel(Report { verdict, told: Told::Nothing })
 }

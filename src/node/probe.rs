@@ -18,13 +18,13 @@ use tokio_rustls::{
 use tracing::warn;
 
 use super::{
-    Told, any_certificate,
+    Told, any_certificate, authorization,
     check::{Check, Kind},
-    cratedb, credentials,
+    cratedb,
     news::News,
 };
 use crate::{
-    etcd::credentials::Secret,
+    credentials::Secret,
     names::Names,
     text::{escape, plain_io},
 };
@@ -44,7 +44,7 @@ pub(super) struct Prober {
     names: Names,
     limit: Duration,
     cluster: Option<String>,
-    credentials: Option<credentials::Reader>,
+    credentials: Option<authorization::Reader>,
     locked: News,
     tls: TlsSettings,
 }
@@ -56,9 +56,9 @@ impl Prober {
         names: Names,
         limit: Duration,
         cluster: Option<String>,
-        credentials: Option<credentials::Credentials>,
+        credentials: Option<authorization::Credentials>,
     ) -> Self {
-        let credentials = credentials.map(credentials::Reader::new);
+        let credentials = credentials.map(authorization::Reader::new);
         Self { names, limit, cluster, credentials, locked: News::new(), tls: TlsSettings::default() }
     }
 

@@ -1,6 +1,6 @@
-//! The process as the outside sees it: signals, logs, systemd. Only `main` uses it.
+//! The process as the outside sees it: signals, logs, systemd. `main` uses it, and `announce` what it tells systemd.
 
 pub mod logging;
 pub mod shutdown;
 mod stderr;
-pub mod systemd;
+pub(crate) mod systemd;

@@ -3,21 +3,17 @@
 mod ask;
 mod operate;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use tracing::{info, warn};
 
 use self::ask::{Patience, ask, has_node_data};
+use super::{Access, print, until};
 use crate::{
     bootstrap::{Answer, BootId, Candidate, Cluster, MachineId, Memory, Obstacle, Said, Started},
-    etcd::{Bootstrap, Registry},
+    etcd::Bootstrap,
+    file::{How, Target},
     host::Host,
-    publish::file::{How, Target},
     thread,
 };
 
@@ -86,11 +82,12 @@ pub struct StillAnnounced(pub String);
 /// then, and the file of [`Agree::output`], if it can be written, names nobody: a node that is given
 /// no masters waits, which is safe, and a list that is left over from an earlier start is not.
 pub async fn run(
-    registry: Registry,
+    access: Access,
     options: Options,
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
-    let mut stored = registry.bootstrap();
+    // No look at the files: a host that remembers a cluster starts its node even where etcd cannot be asked for want of one.
+    let mut stored = access.connect().bootstrap();
     let work = async {
         match options {
             Options::Agree(options) => agree(&mut stored, options).await,
@@ -98,10 +95,7 @@ pub async fn run(
             Options::Reset(within) => operate::reset(&mut stored, within).await,
         }
     };
-    let ended = tokio::select! {
-        done = work => done.map(|()| None),
-        signal = signal => Ok(Some(signal)),
-    };
+    let ended = until(signal, work).await;
     stored.leave().await;
     ended
 }
@@ -190,11 +184,6 @@ fn render(answer: Option<&Answer>, env: bool) -> String {
         (_, true) => "CRATE_BOOTSTRAP_FLAGS=\n".to_owned(),
         (_, false) => String::new(),
     }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
 }
 
 #[cfg(test)]

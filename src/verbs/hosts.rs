@@ -1,26 +1,23 @@
 //! `hosts`: prints the announced hosts once.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 use tracing::warn;
 
+use super::{
+    Access, print,
+    retry::{Tried, retry},
+    until,
+};
 use crate::{
     announcement::Port,
     etcd::{Error, Registry},
+    file::{How, Target},
     host::Host,
-    publish::file::{How, Target},
     render::{Format, render},
     snapshot::Snapshot,
 };
-
-/// Between two looks while waiting for more hosts.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to print, and where.
 #[derive(Clone, Debug)]
@@ -53,12 +50,21 @@ pub struct TooFew {
     pub within: Duration,
 }
 
-/// Prints the hosts, or replaces the file.
+/// Prints the hosts, or replaces the file, unless `signal` resolves before.
 ///
 /// # Errors
 /// [`Error`], [`TooFew`], or a file that cannot be written; nothing was printed then, and the file
 /// is as it was. Safe to drop.
-pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
+pub async fn run(
+    access: Access,
+    options: Options,
+    signal: impl Future<Output = i32>,
+) -> anyhow::Result<Option<i32>> {
+    access.etcd.read_files()?;
+    until(signal, show(access.connect(), options)).await
+}
+
+async fn show(mut registry: Registry, options: Options) -> anyhow::Result<()> {
     if let Some(within) = options.within {
         registry.set_limit(within);
     }
@@ -94,13 +100,7 @@ pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()>
             let target = Target { option: "--output", path, how: How::Replace };
             target.write(&text)?.warn_if_rewritten_instead(&target.path);
         }
-        None => {
-            let mut stdout = io::stdout().lock();
-            stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush())
-                .context("failed to write to stdout")?;
-        }
+        None => print(&text)?,
     }
     Ok(())
 }
@@ -124,25 +124,17 @@ async fn wait(
     wanted: usize,
     within: Duration,
 ) -> anyhow::Result<Snapshot> {
-    let deadline = Instant::now() + within;
-    let mut last: anyhow::Result<Snapshot> = Err(Error::no_answer().into());
-    loop {
-        match timeout_at(deadline, registry.list()).await {
-            Ok(Ok(list)) => {
-                let list = list.select(options.port, &options.exclude);
-                if list.nodes().len() >= wanted {
-                    return Ok(list);
-                }
-                last = Err(TooFew { wanted, found: list.nodes().len(), within }.into());
+    retry(within, async || match registry.list().await {
+        Ok(list) => {
+            let list = list.select(options.port, &options.exclude);
+            let found = list.nodes().len();
+            if found >= wanted {
+                Tried::Done(list)
+            } else {
+                Tried::NotYet(Some(TooFew { wanted, found, within }.into()))
             }
-            Ok(Err(error)) if error.is_refusal() || matches!(error, Error::Unusable(_)) => {
-                return Err(error.into());
-            }
-            Ok(Err(error)) => last = Err(error.into()),
-            Err(_) => return last,
         }
-        if timeout_at(deadline, sleep(LOOK_EVERY)).await.is_err() {
-            return last;
-        }
-    }
+        Err(error) => Tried::of_error(error),
+    })
+    .await
 }

@@ -3,13 +3,14 @@
 use std::{
     env,
     fmt::Write as _,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
 };
 
 use anyhow::Context;
 use serde_json::json;
 use tracing::warn;
 
+use super::{Access, own_host, print, until};
 use crate::{
     etcd::{Error, Presence, Registry, Status},
     host::Host,
@@ -31,8 +32,9 @@ pub enum Whom {
     All,
     /// This host, which has to be announced.
     Host(Host),
-    /// This host, as its own health check: that etcd cannot be asked is not its illness.
-    OwnHost(Host),
+    /// The host that `announce` would announce here, as its own health check: that etcd cannot be asked is not its
+    /// illness. `None` is the system's host name.
+    OwnHost(Option<Host>),
 }
 
 /// The host that was asked for is not announced.
@@ -43,35 +45,44 @@ pub struct NotAnnounced {
     pub host: Host,
 }
 
-/// Prints the status.
+/// Prints the status, unless `signal` resolves before.
 ///
 /// # Errors
 /// [`NotAnnounced`]; [`Error`] when etcd cannot be asked, unless it is asked for
 /// [`Whom::OwnHost`] and does not answer. Safe to drop.
-pub async fn run(mut registry: Registry, options: Options) -> anyhow::Result<()> {
-    let host = match &options.whom {
-        Whom::All => None,
-        Whom::Host(host) | Whom::OwnHost(host) => Some(host),
+pub async fn run(
+    access: Access,
+    options: Options,
+    signal: impl Future<Output = i32>,
+) -> anyhow::Result<Option<i32>> {
+    access.etcd.read_files()?;
+    until(signal, show(access.connect(), options)).await
+}
+
+async fn show(mut registry: Registry, Options { json, whom }: Options) -> anyhow::Result<()> {
+    let (host, is_own) = match whom {
+        Whom::All => (None, false),
+        Whom::Host(host) => (Some(host), false),
+        Whom::OwnHost(host) => (Some(own_host(host)?), true),
     };
-    let status = match (registry.status(host).await, &options.whom) {
-        (Err(Error::Unavailable(reason)), Whom::OwnHost(_)) => {
+    let status = match registry.status(host.as_ref()).await {
+        Err(Error::Unavailable(reason)) if is_own => {
             warn!(reason, "etcd cannot be asked: not our illness");
             return Ok(());
         }
-        (status, _) => status.context("failed to read the status from etcd")?,
+        status => status.context("failed to read the status from etcd")?,
     };
     if let (Some(host), []) = (host, status.announced.as_slice()) {
-        return Err(NotAnnounced { host: host.clone() }.into());
+        return Err(NotAnnounced { host }.into());
     }
-    let mut stdout = io::stdout().lock();
-    let text = if options.json {
+    let text = if json {
         json_line(&status)
-    } else if stdout.is_terminal() {
+    } else if io::stdout().is_terminal() {
         table(&status, env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()))
     } else {
         tabs(&status)
     };
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")
+    print(&text)
 }
 
 const HEADER: [&str; 8] = ["HOST", "ADDRESS", "HTTP", "TRANSPORT", "PSQL", "LEASE", "TTL LEFT", "REVISION"];
@@ -163,7 +174,7 @@ mod tests {
     use super::*;
     use crate::{
         announcement::Announcement,
-        etcd::{LeaseId, Ttl},
+        lease::{LeaseId, Ttl},
         snapshot::Node,
     };
 

@@ -13,16 +13,13 @@ use anyhow::Context;
 use tokio::{io::Interest, net::unix::pipe::Sender, sync::watch, time::sleep};
 use tracing::warn;
 
+use super::Access;
 use crate::{
     announcement::Port,
     backoff::Backoff,
-    etcd::Registry,
-    feeds::Feeds,
+    feeds::{Feeds, Keeper},
+    file::{How, Target},
     host::Host,
-    publish::{
-        file::{How, Target},
-        keep::Keeper,
-    },
     render::{Format, render},
     snapshot::{Snapshot, Snapshots},
     text::plain_io,
@@ -47,16 +44,19 @@ pub struct Options {
     pub feeds: Feeds,
 }
 
-/// Follows until `shutdown` resolves or the reader of our output goes away.
+/// Follows until `signal` resolves, which is how it should end, or the reader of our output goes away.
 ///
 /// # Errors
 /// A file whose place no waiting can mend, at the start only; stdout, at any time. Safe to drop.
 pub async fn run(
-    registry: Registry,
+    access: Access,
     options: Options,
-    shutdown: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+    signal: impl Future<Output = i32>,
+) -> anyhow::Result<Option<i32>> {
     let Options { format, port, exclude, output, feeds } = options;
+    // A file that goes away is waited for, as it is later on.
+    access.etcd.look_at_files().await?;
+    let registry = access.connect();
     let (publish, snapshots) = watch::channel(None);
     let hold = feeds.hold;
     let prints = output.is_none() && feeds.is_empty();
@@ -72,8 +72,8 @@ pub async fn run(
     tokio::select! {
         never = registry.follow(hold, publish) => match never {},
         never = feeding => match never {},
-        done = show(selection, output, prints, snapshots) => done,
-        () = shutdown => Ok(()),
+        done = show(selection, output, prints, snapshots) => done.map(|()| None),
+        _ = signal => Ok(None),
     }
 }
 

@@ -5,8 +5,9 @@ use std::{future::Future, time::Duration};
 
 use crate_discovery::{
     bootstrap::{Candidate, Change, Condition, Epoch, List, Listed, MachineId, Said},
-    etcd::{Bootstrap, LeaseId, Options, Registry, credentials::TlsFiles, parse_endpoints},
+    etcd::{Bootstrap, Options, Registry, TlsFiles, parse_endpoints},
     host::Host,
+    lease::LeaseId,
     names::Names,
 };
 

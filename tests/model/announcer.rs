@@ -1,8 +1,8 @@
 //! One process: the machine, and what the explorer asks of it over and over.
 
 use crate_discovery::{
-    announce::state::{Action, Event, Machine, State, Step},
-    etcd::Sight,
+    announcer::state::{Action, Event, Machine, State, Step},
+    lease::Sight,
 };
 
 use super::etcd::{Lease, Request, Set, lease_number};

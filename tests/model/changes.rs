@@ -1,8 +1,8 @@
 //! What can happen in a world: by itself, and as a fault.
 
 use crate_discovery::{
-    announce::state::{Action, Event, State},
-    etcd::{LeaseId, Sight},
+    announcer::state::{Action, Event, State},
+    lease::{LeaseId, Sight},
 };
 
 use super::{

@@ -1,7 +1,7 @@
 //! The key, the leases and the requests of a world. Leases and revisions are small numbers, the
 //! smallest that nothing remembers, so that worlds which differ in names only are one.
 
-use crate_discovery::etcd::{Content, LeaseId, Sight};
+use crate_discovery::lease::{Content, LeaseId, Sight};
 
 /// A lease by number: 0 is none, 1 to 8 are A's, 9 to 16 B's, 17 to 24 a third party's.
 pub type Lease = u8;

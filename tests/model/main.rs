@@ -1,7 +1,7 @@
 //! Every interleaving of two announcers of one key with an etcd that fails: the state machine of
-//! `announce/state.rs` itself, explored breadth first.
+//! `announcer/state.rs` itself, explored breadth first.
 //!
-//! A world is two [`Machine`](crate_discovery::announce::state::Machine)s, the key, the leases that
+//! A world is two [`Machine`](crate_discovery::announcer::state::Machine)s, the key, the leases that
 //! live, and requests that are still on their way although nobody waits for them any more. What
 //! happens by itself is a *step*: a request is acted on and answered, a late one arrives, a lease
 //! that nobody keeps alive expires, the time for ending is up. Everything else is a *fault*: an answer

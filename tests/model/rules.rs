@@ -1,6 +1,6 @@
 //! What must always hold. Each rule is a sentence that says how it was broken.
 
-use crate_discovery::announce::state::{Action, Ending, Event, State};
+use crate_discovery::announcer::state::{Action, Ending, Event, State};
 
 use super::{
     announcer::{Announcer, Known},

@@ -20,7 +20,7 @@ use std::{
 
 use crate_discovery::{
     announcement::Announcement,
-    publish::srv::{Server, UnusableAddress, name::ServiceName},
+    feeds::srv::{Server, UnusableAddress, name::ServiceName},
     snapshot::{Node, Snapshot},
 };
 use hickory_proto::{

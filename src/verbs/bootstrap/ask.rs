@@ -8,14 +8,15 @@ use std::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
-use super::NotAgreed;
+use super::{
+    super::retry::{TRY_EVERY, is_final},
+    NotAgreed,
+};
 use crate::{
     bootstrap::{self, Answer, Asker, Candidate, Change, Cluster, Epoch, Note, Obstacle, Settling, Step},
     etcd::{Bootstrap, Error},
 };
 
-/// Between two looks while something has to happen first.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long etcd is asked by a host that has a note: what it could still say is that there was a reset.
 const WITH_A_NOTE: Duration = Duration::from_secs(3);
 
@@ -116,26 +117,26 @@ impl Asking<'_> {
                         Step::Change(Change::Register, _)
                             if std::mem::replace(&mut self.registered, true) =>
                         {
-                            Some(LOOK_EVERY)
+                            Some(TRY_EVERY)
                         }
                         // Done, or somebody else did something: all is different now.
-                        Step::Change(..) => Some(LOOK_EVERY.mul_f64(fastrand::f64() / 10.0)),
+                        Step::Change(..) => Some(TRY_EVERY.mul_f64(fastrand::f64() / 10.0)),
                         Step::Wait(obstacle) => {
                             self.is_in_the_way(obstacle);
                             if self.patience.wait {
                                 // Etcd answered: the time that it may be silent begins with the next look.
-                                sleep(LOOK_EVERY).await;
+                                sleep(TRY_EVERY).await;
                                 deadline = Instant::now() + self.limit();
                                 continue;
                             }
-                            Some(LOOK_EVERY)
+                            Some(TRY_EVERY)
                         }
                     }
                 }
                 Ok(Err(error)) => {
                     let is_final = is_final(&error);
                     self.failure = Failure::Etcd(error);
-                    if is_final && !self.patience.node_has_data { None } else { Some(LOOK_EVERY) }
+                    if is_final && !self.patience.node_has_data { None } else { Some(TRY_EVERY) }
                 }
             };
             let is_over = match pause {
@@ -232,11 +233,6 @@ impl Asking<'_> {
             }
         }
     }
-}
-
-/// Whether trying again at once changes nothing.
-pub(super) fn is_final(error: &Error) -> bool {
-    error.is_refusal() || matches!(error, Error::Unusable(_))
 }
 
 /// Whether there is node data in `directory`, CrateDB's `path.data`: its `nodes` holds something (`NodeEnvironment`,

@@ -6,13 +6,14 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
 use super::{
+    super::{
+        print,
+        retry::{Tried, retry},
+    },
     StillAnnounced,
-    ask::{LOOK_EVERY, is_final},
-    print,
 };
 use crate::{
     bootstrap::{self, Candidate, Epoch, View},
@@ -59,50 +60,31 @@ fn text(view: &View, keys: i64, hosts: &[Host]) -> String {
 /// # Errors
 /// [`StillAnnounced`], or the last failure of etcd `within` that time. Safe to drop.
 pub(super) async fn reset(stored: &mut Bootstrap, within: Duration) -> anyhow::Result<()> {
-    let deadline = Instant::now() + within;
-    let mut failure = Error::no_answer();
     let mut wanted = None;
-    loop {
-        match timeout_at(deadline, try_reset(stored, &mut wanted)).await {
-            Err(_) => break,
-            Ok(Ok(Tried::Refused(announced))) => return Err(announced.into()),
-            Ok(Ok(Tried::Done)) => {
-                info!("reset: nobody is listed, and no cluster is known to have formed");
-                return Ok(());
-            }
-            Ok(Ok(Tried::Overtaken)) => {}
-            Ok(Err(error)) if is_final(&error) => {
-                failure = error;
-                break;
-            }
-            Ok(Err(error)) => failure = error,
+    let done =
+        retry(within, async || try_reset(stored, &mut wanted).await.unwrap_or_else(Tried::of_error)).await;
+    match done {
+        Ok(()) => {
+            info!("reset: nobody is listed, and no cluster is known to have formed");
+            Ok(())
         }
-        if timeout_at(deadline, sleep(LOOK_EVERY)).await.is_err() {
-            break;
-        }
+        Err(error) if error.is::<Error>() => Err(error.context("failed to reset")),
+        Err(error) => Err(error),
     }
-    Err(anyhow::Error::from(failure).context("failed to reset"))
-}
-
-/// What came of one try.
-enum Tried {
-    Done,
-    Refused(StillAnnounced),
-    /// Something was written in between: to be tried again.
-    Overtaken,
 }
 
 /// One try. The epoch that is `wanted` is chosen at the first look, and stays: an answer that was lost is found by it.
-async fn try_reset(stored: &mut Bootstrap, wanted: &mut Option<Epoch>) -> Result<Tried, Error> {
+async fn try_reset(stored: &mut Bootstrap, wanted: &mut Option<Epoch>) -> Result<Tried<()>, Error> {
     let now = stored.look().await?;
     let wanted = *wanted.get_or_insert_with(|| now.epoch().unwrap_or_default().next(SystemTime::now()));
     if bootstrap::is_reset(wanted, &now) {
-        return Ok(Tried::Done);
+        return Ok(Tried::Done(()));
     }
     if let Some(key) = now.announced {
-        return Ok(Tried::Refused(StillAnnounced(key)));
+        return Ok(Tried::Failed(StillAnnounced(key).into()));
     }
     let (change, conditions) = bootstrap::reset(&now, wanted);
     let done = stored.change(&change, None, &conditions).await?;
-    Ok(if done { Tried::Done } else { Tried::Overtaken })
+    // Where it was not done, something was written in between.
+    Ok(if done { Tried::Done(()) } else { Tried::NotYet(None) })
 }

@@ -1,7 +1,7 @@
 //! What there is, at one moment. Leases, revisions and what was met are small numbers, so that worlds
 //! which differ in names only are one.
 
-use crate_discovery::etcd::LeaseId;
+use crate_discovery::lease::LeaseId;
 
 /// A lease by number: 0 is none, 1 to 8 are the first one's, 9 to 16 the second's, and so on.
 pub type Lease = u8;

@@ -8,7 +8,7 @@ use crate_discovery::{
         Listed, MachineId, Mark, Note, Registered, Said, Sighting, Started, Step, View, started_in, to_mark,
         to_note,
     },
-    etcd::LeaseId,
+    lease::LeaseId,
 };
 
 use super::world::{Begun, Epoch, Host, Hosts, MOST, Noted, World};

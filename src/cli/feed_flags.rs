@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Command};
 
 use super::values::{duration, srv_address, srv_name};
-use crate::{feeds, publish::srv::name::ServiceName};
+use crate::feeds::{self, srv::name::ServiceName};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Feeds")]

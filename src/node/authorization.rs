@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::news::News;
 use crate::{
-    etcd::credentials::{Login, Password, Secret},
+    credentials::{Login, Password, Secret},
     text::plain_io,
     thread,
 };

@@ -1,12 +1,12 @@
 //! The mark that a cluster has formed: put by whoever sees a master, once for everybody.
 
-use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp};
 
 use super::{
     connection::Connection,
     dial::Member,
     error::Error,
-    freeze::{Keys, compare_epoch, read_epoch},
+    transactions::{Keys, compare_epoch, ranges, read_epoch},
 };
 use crate::{
     bootstrap::{Epoch, Formed, Mark, to_mark},
@@ -96,22 +96,12 @@ impl FormedMark {
         let read = Txn::new()
             .and_then([TxnOp::get(self.keys.epoch(), None), TxnOp::get(self.keys.formed(), Some(keys_only))]);
         let answer = self.connection.call(async |client: Member| Ok(client.kv().txn(read).await?)).await?;
-        let ranges: Vec<GetResponse> = answer
-            .op_responses()
-            .into_iter()
-            .filter_map(|answer| match answer {
-                TxnOpResponse::Get(range) => Some(range),
-                _ => None,
-            })
-            .collect();
-        let [epoch, formed] = ranges.as_slice() else {
-            return Err(Error::Unavailable("the answer lacks what was asked for".to_owned()));
-        };
+        let [epoch, formed] = ranges(&answer)?;
         let revision = |range: &GetResponse| range.kvs().first().map_or(0, |kv| kv.mod_revision());
         Ok(Stored {
-            epoch_revision: revision(epoch),
+            epoch_revision: revision(&epoch),
             epoch: epoch.kvs().first().and_then(|kv| read_epoch(kv.value()).ok()),
-            formed_revision: revision(formed),
+            formed_revision: revision(&formed),
         })
     }
 }

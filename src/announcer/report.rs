@@ -6,7 +6,8 @@ use tracing::{info, warn};
 use super::state::{Ending, Event, State, Step};
 use crate::{
     budget::Lines,
-    etcd::{Contact, Content, Sight},
+    etcd::Contact,
+    lease::{Content, Sight},
     node::Verdict,
     text::escape,
 };
@@ -78,7 +79,7 @@ fn value(sight: &Sight) -> &str {
 /// One line on how things are, for `systemctl status`.
 pub(super) fn status_line(key: &str, state: &State, contact: &Contact, verdict: &Verdict) -> String {
     // A renewal since then shows that it is over.
-    let failure = contact.failure().filter(|f| contact.renewed().is_none_or(|renewed| renewed < f.at));
+    let failure = contact.failure.as_ref().filter(|f| contact.renewed.is_none_or(|renewed| renewed < f.at));
     let failure = failure.map(|f| format!("etcd {}: {}", address(&f.endpoint), f.reason));
     let because = |text: String| match &failure {
         Some(failure) => format!("{text} \u{b7} {failure}"),
@@ -91,10 +92,10 @@ pub(super) fn status_line(key: &str, state: &State, contact: &Contact, verdict: 
         },
         State::Claiming(_) => match &failure {
             Some(failure) => format!("not announced: {failure}"),
-            None => format!("not announced yet: asking etcd {}", address(&contact.endpoint())),
+            None => format!("not announced yet: asking etcd {}", address(&contact.endpoint)),
         },
         State::Announced { session, .. } => {
-            let renewed = contact.renewed().map(|sent| sent.elapsed().as_secs());
+            let renewed = contact.renewed.map(|sent| sent.elapsed().as_secs());
             let announced = format!("announced {key} \u{b7} lease {}", session.lease);
             match (&failure, renewed) {
                 (Some(failure), Some(seconds)) => {
@@ -103,7 +104,7 @@ pub(super) fn status_line(key: &str, state: &State, contact: &Contact, verdict: 
                 (Some(failure), None) => format!("{announced} \u{b7} {failure}"),
                 (None, renewed) => {
                     let renewed = renewed.map(|s| format!(" \u{b7} renewed {s} s ago")).unwrap_or_default();
-                    format!("{announced} \u{b7} etcd {}{renewed}", address(&contact.endpoint()))
+                    format!("{announced} \u{b7} etcd {}{renewed}", address(&contact.endpoint))
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! TLS files and the password, read anew at every login so that rotation needs no restart.
+//! Files that let us in, and the password: read anew each time, so that rotation needs no restart.
 
 use std::{
     fmt,
@@ -12,27 +12,12 @@ use std::{
     },
 };
 
-use tokio_rustls::rustls::{self, sign::CertifiedKey};
 use tracing::warn;
 
-use super::{
-    crypto,
-    pem::{PemFile, Roots},
-    tls::Tls,
-};
 use crate::text::plain_io;
 
 /// Longest file that is read, in bytes; the bundle of all public roots has 0.2 MiB.
 const LONGEST: u64 = 1024 * 1024;
-
-/// Where the TLS material is. Empty means: no TLS flag was given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// PEM certificates that the server's certificate must lead to; `None`: the system's roots.
-    pub cacert: Option<PathBuf>,
-    /// PEM certificate chain and private key of the client.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
 
 /// The user and where the password is.
 #[derive(Clone, Debug)]
@@ -83,53 +68,6 @@ impl UnusableFile {
     }
 }
 
-impl TlsFiles {
-    /// Whether any TLS flag was given.
-    pub fn is_some(&self) -> bool {
-        *self != Self::default()
-    }
-
-    /// Reads the files. Blocks.
-    ///
-    /// # Errors
-    /// [`UnusableFile`] names the file that is missing, holds no PEM of its kind, or does not fit
-    /// the others.
-    pub(super) fn read(&self) -> Result<Tls, UnusableFile> {
-        let (option, path, roots) = match &self.cacert {
-            Some(path) => ("--cacert", path.clone(), PemFile::read("--cacert", path)?.roots()?),
-            None => ("system's roots", PathBuf::from("/etc/ssl/certs"), Roots::of_the_system()),
-        };
-        let identity = match &self.identity {
-            Some((cert, key)) => Some(identity(cert, key)?),
-            None => None,
-        };
-        Tls::new(roots, identity).ok_or_else(|| {
-            let reason = "there is none to trust: set \"--cacert\"".to_owned();
-            UnusableFile { option, path, reason }
-        })
-    }
-}
-
-/// Our certificate and its key.
-fn identity(cert: &Path, key: &Path) -> Result<CertifiedKey, UnusableFile> {
-    let (cert, key) = (PemFile::read("--cert", cert)?, PemFile::read("--key", key)?);
-    let (chain, private_key) = (cert.certificates()?, key.private_key()?);
-    // RFC 5480, section 2.1.1.1: secp521r1.
-    let is_p521 = private_key.secret_der().windows(7).any(|part| part == b"\x06\x05\x2b\x81\x04\x00\x23");
-    CertifiedKey::from_der(chain, private_key, &crypto::provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => key.unusable("it is not the key of the \"--cert\" file"),
-        rustls::Error::InvalidCertificate(_) => cert.unusable("it holds no valid certificate"),
-        _ => key.unusable(format!(
-            "{}: allowed is RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, or Ed25519",
-            if is_p521 {
-                "it is a P-521 key, which we cannot sign with"
-            } else {
-                "we cannot sign with its key"
-            },
-        )),
-    })
-}
-
 impl Login {
     /// A user and where its password is; nothing is read yet.
     pub fn new(user: String, password: Password) -> Self {
@@ -176,7 +114,7 @@ fn is_exposed(path: &Path) -> bool {
 
 /// Reads a regular file: a pipe or a device could keep us from keeping the lease alive. One that is longer than any file
 /// of its kind is refused.
-pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let kind = fs::metadata(path)?;
     if !kind.is_file() && !kind.is_dir() {
         return Err(io::Error::other("it is no regular file"));

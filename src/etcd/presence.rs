@@ -2,14 +2,11 @@
 
 use tokio::task::JoinSet;
 
-use super::{
-    connection::Connection,
-    dial::Member,
-    error::Error,
-    lease::{self, LeaseId, Ttl},
-    list::Entry,
+use super::{connection::Connection, dial::Member, error::Error, lease_requests, list::Entry};
+use crate::{
+    lease::{LeaseId, Ttl},
+    snapshot::Node,
 };
-use crate::snapshot::Node;
 
 /// Leases asked for at a time, within one attempt.
 const BATCH: usize = 100;
@@ -46,13 +43,7 @@ pub(super) async fn with_ttl(
     let mut ttls = Vec::with_capacity(entries.len());
     for batch in entries.chunks(BATCH) {
         let leases: Vec<_> = batch.iter().map(|entry| entry.lease).collect();
-        let asked = loop {
-            match ask(connection, &leases).await {
-                Err(Error::Unavailable(_)) if !connection.round_is_over() => {}
-                other => break other?,
-            }
-        };
-        ttls.extend(asked);
+        ttls.extend(connection.at_each_endpoint(async |connection| ask(connection, &leases).await).await?);
     }
     let presence = |(Entry { node, lease, mod_revision }, ttl)| Presence { node, lease, ttl, mod_revision };
     Ok(entries.into_iter().zip(ttls).map(presence).collect())
@@ -66,7 +57,7 @@ async fn ask(connection: &mut Connection, leases: &[Option<LeaseId>]) -> Result<
             for (number, lease) in leases.iter().enumerate() {
                 if let Some(lease) = *lease {
                     let client = client.clone();
-                    asked.spawn(async move { (number, lease::time_to_live(client, lease).await) });
+                    asked.spawn(async move { (number, lease_requests::time_to_live(client, lease).await) });
                 }
             }
             let mut ttls = vec![None; leases.len()];

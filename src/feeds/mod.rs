@@ -1,5 +1,8 @@
 //! Feeds: what CrateDB reads anew in every discovery round, kept current from the announcements in etcd.
 
+mod keeper;
+pub mod srv;
+
 use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio::{
@@ -8,14 +11,12 @@ use tokio::{
 };
 use tracing::{Instrument, info_span};
 
+pub(crate) use self::keeper::Keeper;
+use self::srv::name::ServiceName;
 use crate::{
     announcement::Port,
     etcd::Registry,
-    publish::{
-        file::{How, Target, UnwritableFile},
-        keep::Keeper,
-        srv::{self, name::ServiceName},
-    },
+    file::{How, Target, UnwritableFile},
     snapshot::{Snapshot, Snapshots},
 };
 
@@ -42,7 +43,7 @@ pub struct Feeds {
 
 impl Feeds {
     /// Whether there is nothing to keep current.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.seed_file.is_none() && self.srv.is_none()
     }
 
@@ -51,7 +52,7 @@ impl Feeds {
     ///
     /// # Errors
     /// [`UnwritableFile`] where no waiting can mend it.
-    pub async fn open(
+    pub(crate) async fn open(
         self,
         snapshots: Snapshots,
     ) -> Result<impl Future<Output = Infallible>, UnwritableFile> {
@@ -88,7 +89,7 @@ impl Feeds {
 ///
 /// # Errors
 /// As [`Feeds::open`], within a second.
-pub async fn follow(
+pub(crate) async fn follow(
     feeds: Feeds,
     connect: impl FnOnce() -> Registry,
     mut claimed: watch::Receiver<u64>,

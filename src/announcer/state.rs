@@ -9,7 +9,7 @@
 //! granted once shutdown began; a lease that is being released is never renewed; only our own lease
 //! is ever revoked, which deletes what is attached to it and nothing else.
 
-use crate::etcd::{LeaseId, Sight};
+use crate::lease::{LeaseId, Sight};
 
 /// What is going on. Each state carries what it knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

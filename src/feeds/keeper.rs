@@ -10,9 +10,9 @@ use std::{
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::file::{Target, UnwritableFile, Written};
 use crate::{
     backoff::Backoff,
+    file::{Target, UnwritableFile, Written},
     snapshot::{Snapshot, Snapshots},
     text::plain_io,
     thread,
@@ -204,7 +204,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::publish::file::How;
+    use crate::file::How;
 
     /// Waits, in real time, for what happens on another thread.
     async fn holds(path: &Path, content: &str) {

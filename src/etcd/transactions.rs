@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use etcd_client::{
     Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, PutOptions, SortOrder, SortTarget,
-    Txn, TxnOp, TxnOpResponse,
+    Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use tracing::{debug, warn};
 
@@ -12,12 +12,13 @@ use super::{
     connection::Connection,
     dial::Member,
     error::Error,
-    lease::{self, KeepAlive, LeaseId},
+    lease_requests::{self, KeepAlive},
     list::{self, Warned},
 };
 use crate::{
     bootstrap::{Candidate, Change, Condition, Epoch, Formed, InvalidEpoch, List, Registered, View},
     host::Host,
+    lease::LeaseId,
     text::{decode, escape},
 };
 
@@ -141,62 +142,14 @@ impl Bootstrap {
     /// # Errors
     /// The last failure; a read that failed is never an empty view. Safe to drop.
     pub async fn look(&mut self) -> Result<View, Error> {
-        // Once: etcd took our token for stale.
-        let mut again = true;
-        loop {
-            match self.look_once().await {
-                Err(Error::Unavailable(_)) if !self.connection.round_is_over() => {}
-                Err(Error::StaleLogin(_)) if again => again = false,
-                other => return other,
-            }
-        }
-    }
-
-    async fn look_once(&mut self) -> Result<View, Error> {
-        let (from, end) = list::range(&self.keys.prefix);
-        let earliest = GetOptions::new()
-            .with_prefix()
-            .with_limit(MOST_CANDIDATES)
-            .with_sort(SortTarget::Create, SortOrder::Ascend);
-        let any = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
-        let read = Txn::new().and_then([
-            TxnOp::get(self.keys.epoch(), None),
-            TxnOp::get(self.keys.list(), None),
-            TxnOp::get(self.keys.formed(), None),
-            TxnOp::get(self.keys.candidates(), Some(earliest)),
-            TxnOp::get(from, Some(any)),
-        ]);
-        let session = self.session.filter(|_| self.granted);
-        let (living, answer) = self
-            .connection
-            .call(async |client: Member| {
-                let renewed = async {
-                    match session {
-                        Some(session) => match KeepAlive::start(&client, session).await {
-                            Ok(_) => Ok(true),
-                            Err(Error::LeaseNotFound) => Ok(false),
-                            Err(error) => Err(error),
-                        },
-                        None => Ok(true),
-                    }
-                };
-                let read = async { Ok(client.kv().txn(read).await?) };
-                tokio::try_join!(renewed, read)
-            })
-            .await?;
-        self.connection.accepted();
+        let (keys, session) = (&self.keys, self.session.filter(|_| self.granted));
+        let look = async |connection: &mut Connection| look_once(connection, keys, session).await;
+        let Looked { living, epoch, list, formed, candidates, announced } =
+            self.connection.at_each_endpoint(look).await?;
         if !living {
             debug!(lease = ?self.session, "our lease is gone");
             self.forget();
         }
-        let mut ranges = answer.op_responses().into_iter().filter_map(|answer| match answer {
-            TxnOpResponse::Get(range) => Some(range),
-            _ => None,
-        });
-        let mut next = || {
-            ranges.next().ok_or_else(|| Error::Unavailable("the answer lacks what was asked for".to_owned()))
-        };
-        let (epoch, list, formed, candidates, announced) = (next()?, next()?, next()?, next()?, next()?);
         let first = |range: &GetResponse| range.kvs().first().cloned();
         Ok(View {
             candidates: self.registered(&candidates),
@@ -288,7 +241,7 @@ impl Bootstrap {
     async fn grant(&mut self) -> Result<LeaseId, Error> {
         let session = *self.session.get_or_insert_with(LeaseId::random);
         if !self.granted {
-            match self.connection.call(|client| lease::grant(client, session, TTL)).await {
+            match self.connection.call(|client| lease_requests::grant(client, session, TTL)).await {
                 Ok(Err(absurd)) => return Err(self.connection.doubted(absurd)),
                 Ok(Ok(_)) | Err(Error::LeaseExists) => self.granted = true,
                 Err(error) => return Err(error),
@@ -306,14 +259,80 @@ impl Bootstrap {
     pub async fn leave(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.connection.hurry(LEAVE);
-        let revoked =
-            self.connection.insist(move |client| async move { lease::revoke(&client, session).await });
+        let revoked = self
+            .connection
+            .insist(move |client| async move { lease_requests::revoke(&client, session).await });
         match tokio::time::timeout(LEAVE, revoked).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => debug!(%error, "the candidate ends with its lease"),
             Err(_) => debug!("the candidate ends with its lease"),
         }
     }
+}
+
+/// The answers to one look, and whether our lease lives, if we have one.
+struct Looked {
+    living: bool,
+    epoch: GetResponse,
+    list: GetResponse,
+    formed: GetResponse,
+    candidates: GetResponse,
+    announced: GetResponse,
+}
+
+async fn look_once(
+    connection: &mut Connection,
+    keys: &Keys,
+    session: Option<LeaseId>,
+) -> Result<Looked, Error> {
+    let (from, end) = list::range(&keys.prefix);
+    let earliest = GetOptions::new()
+        .with_prefix()
+        .with_limit(MOST_CANDIDATES)
+        .with_sort(SortTarget::Create, SortOrder::Ascend);
+    let any = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
+    let read = Txn::new().and_then([
+        TxnOp::get(keys.epoch(), None),
+        TxnOp::get(keys.list(), None),
+        TxnOp::get(keys.formed(), None),
+        TxnOp::get(keys.candidates(), Some(earliest)),
+        TxnOp::get(from, Some(any)),
+    ]);
+    let (living, answer) = connection
+        .call(async |client: Member| {
+            let renewed = async {
+                match session {
+                    Some(session) => match KeepAlive::start(&client, session).await {
+                        Ok(_) => Ok(true),
+                        Err(Error::LeaseNotFound) => Ok(false),
+                        Err(error) => Err(error),
+                    },
+                    None => Ok(true),
+                }
+            };
+            let read = async { Ok(client.kv().txn(read).await?) };
+            tokio::try_join!(renewed, read)
+        })
+        .await?;
+    connection.accepted();
+    let [epoch, list, formed, candidates, announced] = ranges(&answer)?;
+    Ok(Looked { living, epoch, list, formed, candidates, announced })
+}
+
+/// What a transaction read, in the order in which it was asked for.
+///
+/// # Errors
+/// [`Error::Unavailable`], where the answer holds something else.
+pub(super) fn ranges<const COUNT: usize>(answer: &TxnResponse) -> Result<[GetResponse; COUNT], Error> {
+    let ranges: Vec<GetResponse> = answer
+        .op_responses()
+        .into_iter()
+        .filter_map(|answer| match answer {
+            TxnOpResponse::Get(range) => Some(range),
+            _ => None,
+        })
+        .collect();
+    ranges.try_into().map_err(|_| Error::Unavailable("the answer lacks what was asked for".to_owned()))
 }
 
 fn candidate(name: &[u8], kv: &KeyValue) -> Result<Registered, String> {

@@ -1,55 +1,16 @@
-//! One lease: granted under an id of our choice, kept alive, revoked.
+//! What is asked of etcd about one lease: to grant it under an id of our choice, to keep it alive, to revoke it.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::Instant;
 
 use super::{dial::Member, error::Error};
+use crate::lease::{LeaseId, Ttl};
 
 /// The longest TTL that etcd grants for its own sake: one and a half times an election time-out, which is 50 s at most
 /// (`embed/config.go`, `maxElectionMs`; `lessor.go`, `minLeaseTTL`).
 const LONGEST_MINIMUM: Duration = Duration::from_secs(75);
-
-/// A lease's id: 63 random bits, never zero. Shown in hex without leading zeros, as etcdctl does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LeaseId(i64);
-
-impl LeaseId {
-    /// An id that was never used before.
-    ///
-    /// `RandomState` is keyed by the operating system. A generator seeded from the clock would give
-    /// two machines that were cloned or booted together one id, and one would revoke the other's.
-    pub fn random() -> Self {
-        let bits = RandomState::new().build_hasher().finish() >> 1;
-        Self(i64::try_from(bits).unwrap_or(i64::MAX).max(1))
-    }
-
-    /// The id etcd shows for a key: zero means that no lease is attached.
-    pub fn from_etcd(id: i64) -> Option<Self> {
-        (id != 0).then_some(Self(id))
-    }
-
-    pub(super) fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
-    }
-}
-
-impl fmt::Debug for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// Grants `id` for `ttl` (whole seconds). Gives the TTL that etcd chose, which is longer where
 /// `ttl` is below its minimum of 1.5 election timeouts; or, in words, one that cannot be.
@@ -62,7 +23,7 @@ pub(super) async fn grant(
     ttl: Duration,
 ) -> Result<Result<Duration, String>, Error> {
     let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-    let answer = client.lease().grant(seconds, Some(LeaseGrantOptions::new().with_id(id.0))).await?;
+    let answer = client.lease().grant(seconds, Some(LeaseGrantOptions::new().with_id(id.get()))).await?;
     // Whoever promises less than a second, or for ever, is no member to rely on.
     let granted = u64::try_from(answer.ttl()).map_or(Duration::ZERO, Duration::from_secs);
     if granted.is_zero() || granted > ttl.max(LONGEST_MINIMUM) {
@@ -74,25 +35,16 @@ pub(super) async fn grant(
 
 /// Revokes `id`, which deletes the keys attached to it and no others. Gives whether it existed.
 pub(super) async fn revoke(client: &Member, id: LeaseId) -> Result<bool, Error> {
-    match client.lease().revoke(id.0).await.map_err(Error::from) {
+    match client.lease().revoke(id.get()).await.map_err(Error::from) {
         Ok(_) => Ok(true),
         Err(Error::LeaseNotFound) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// How long a lease lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ttl {
-    /// When it is renewed; whole seconds.
-    pub granted: Duration,
-    /// From now on; whole seconds.
-    pub left: Duration,
-}
-
 /// Asks how long `id` lives. None when it is not there.
 pub(super) async fn time_to_live(client: Member, id: LeaseId) -> Result<Option<Ttl>, Error> {
-    let answer = client.lease().time_to_live(id.0, None).await?;
+    let answer = client.lease().time_to_live(id.get(), None).await?;
     let seconds = |n: i64| u64::try_from(n).ok().map(Duration::from_secs);
     // Etcd says -1 of a lease that is not there.
     Ok(seconds(answer.granted_ttl()).zip(seconds(answer.ttl())).map(|(granted, left)| Ttl { granted, left }))
@@ -114,7 +66,7 @@ impl KeepAlive {
     /// [`Error::LeaseNotFound`] when etcd says that the lease is gone.
     pub(super) async fn start(client: &Member, id: LeaseId) -> Result<Self, Error> {
         let sent = Instant::now();
-        let (keeper, answers) = client.lease().keep_alive(id.0).await?;
+        let (keeper, answers) = client.lease().keep_alive(id.get()).await?;
         Ok(Self { keeper, answers, sent })
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::etcd::Content;
+use crate::lease::Content;
 
 fn lease(number: i64) -> LeaseId {
     LeaseId::from_etcd(number).unwrap()

@@ -1,5 +1,0 @@
-//! Where snapshots go.
-
-pub mod file;
-pub mod keep;
-pub mod srv;
