@@ -1,4 +1,5 @@
-//! Keeps one host announced: the shell that has done what the state machine in [`state`] says.
+//! Keeps one host announced: the loop around the state machine in [`state`], which says what to do, and around the worker
+//! in `work`, which does it.
 
 pub(crate) mod noting;
 mod report;

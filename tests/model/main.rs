@@ -1,5 +1,5 @@
 //! Every interleaving of two announcers of one key with an etcd that fails: the state machine of
-//! `announce/state.rs` itself, explored breadth first.
+//! `announcer/state.rs` itself, explored breadth first.
 //!
 //! A world is two [`Machine`](crate_discovery::announcer::state::Machine)s, the key, the leases that
 //! live, and requests that are still on their way although nobody waits for them any more. What
