@@ -106,7 +106,8 @@ demo: ## three hosts announced, listed, withdrawn and expired on a real etcd
 test: ## every test, on a real etcd, a real systemd and a real docker engine
 	@.ci/install $(TESTED_WITH)
 	@.ci/with-docker .ci/side-by-side "$(addprefix --test ,$(CONTAINERS))" \
-		"--lib --bins $(addprefix --test ,$(filter-out $(CONTAINERS),$(SUITES)))" --doc
+		"--lib --bins $(addprefix --test ,$(filter-out $(CONTAINERS),$(SUITES)))"
+	@cargo test --locked --doc
 
 # Left out of the model are the explorations that take most of its time.
 test-quick: ## what a change is tried with first, in less than a minute: no containers, no faults

@@ -7,7 +7,7 @@ use std::{convert::Infallible, future::pending, net::SocketAddr, path::PathBuf, 
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tracing::{Instrument, info_span};
 
@@ -23,7 +23,7 @@ use crate::{
 /// How long the feeds wait for the first claim of our own key: a host that waits for its node, or for etcd, needs its
 /// peers all the same.
 const FIRST_CLAIM: Duration = Duration::from_secs(1);
-/// The first list is read within this long after that.
+/// The first list is read within this long after that, not by all of a fleet at the same moment.
 const SPREAD: Duration = Duration::from_secs(1);
 
 /// What to keep current.
@@ -118,13 +118,10 @@ pub(crate) async fn follow(
 }
 
 /// Resolves when the first list may be read. Each claim of a fleet that starts at once is an event for everybody who
-/// follows already, so whoever follows too early takes from etcd the time that the others need for their claims. The
-/// longer our own claim took, the busier etcd is, and the longer we leave it to the others: at most [`SPREAD`].
+/// follows already, so whoever follows before the others have claimed takes from etcd the time that they need.
 async fn after_the_first_claim(claimed: &mut watch::Receiver<u64>) {
-    let began = Instant::now();
     _ = timeout(FIRST_CLAIM, claimed.wait_for(|claims| *claims > 0)).await;
-    let spread = SPREAD.min(began.elapsed() * 20);
-    sleep(spread.mul_f64(fastrand::f64())).await;
+    sleep(SPREAD.mul_f64(fastrand::f64())).await;
 }
 
 /// The lines of `unicast_hosts.txt`: CrateDB neither trims a line nor skips a blank one, which it would take for
