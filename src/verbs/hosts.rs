@@ -1,8 +1,11 @@
 //! `hosts`: prints the announced hosts once.
 
-use std::{path::PathBuf, time::Duration};
+use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::warn;
 
 use super::{
@@ -69,7 +72,7 @@ async fn show(mut registry: Registry, options: Options) -> anyhow::Result<()> {
         registry.set_limit(within);
     }
     let read = match (options.wait_for, options.within) {
-        (Some(wanted), Some(within)) => wait(&mut registry, &options, wanted, within).await,
+        (Some(wanted), Some(within)) => wait(registry, &options, wanted, within).await,
         (_, within) => list(&mut registry, within)
             .await
             .map(|list| list.select(options.port, &options.exclude))
@@ -117,24 +120,45 @@ fn is_unreadable(error: &anyhow::Error) -> bool {
     error.is::<Error>() && !matches!(error.downcast_ref(), Some(Error::Unusable(_)))
 }
 
-/// Lists until `wanted` hosts are there. Everything but a refusal is tried again.
+/// Waits until `wanted` hosts are there: lists, and where they are too few yet, follows. A first list that fails is tried
+/// again, unless etcd refused it.
 async fn wait(
-    registry: &mut Registry,
+    mut registry: Registry,
     options: &Options,
     wanted: usize,
     within: Duration,
 ) -> anyhow::Result<Snapshot> {
-    retry(within, async || match registry.list().await {
-        Ok(list) => {
-            let list = list.select(options.port, &options.exclude);
-            let found = list.nodes().len();
-            if found >= wanted {
-                Tried::Done(list)
-            } else {
-                Tried::NotYet(Some(TooFew { wanted, found, within }.into()))
+    let deadline = Instant::now() + within;
+    let select = |list: Snapshot| list.select(options.port, &options.exclude);
+    let list = retry(within, async || match registry.list().await {
+        Ok(list) => Tried::Done(list),
+        Err(error) => Tried::of_error(error),
+    });
+    let list = select(list.await?);
+    let mut found = list.nodes().len();
+    if found >= wanted {
+        return Ok(list);
+    }
+    let (publish, mut snapshots) = watch::channel(None::<Arc<Snapshot>>);
+    let enough = async {
+        loop {
+            let newest = snapshots.borrow_and_update().clone();
+            if let Some(newest) = newest {
+                let list = select(Snapshot::clone(&newest));
+                found = list.nodes().len();
+                if found >= wanted {
+                    return list;
+                }
+            }
+            if snapshots.changed().await.is_err() {
+                pending::<()>().await;
             }
         }
-        Err(error) => Tried::of_error(error),
-    })
-    .await
+    };
+    let met = tokio::select! {
+        // Nothing is held back: only those count who are announced now.
+        never = registry.follow(Duration::ZERO, publish) => match never {},
+        met = timeout_at(deadline, enough) => met,
+    };
+    met.map_err(|_| TooFew { wanted, found, within }.into())
 }

@@ -16,11 +16,12 @@ use std::{
 
 use rustix::process::Signal;
 use support::{
-    AT_ONCE, DEFAULT_VALUE, SLACK,
+    AT_ONCE, DEFAULT_VALUE, PATIENCE, SLACK,
     daemon::{Daemon, Finished, hosts, run, tool},
     etcd::{Etcd, arg, scratch},
-    key_of,
+    eventually_eq, key_of,
     observer::Raw,
+    stays,
 };
 
 /// The reading half of the 2014 unit, with v3's `get` for v2's `ls`.
@@ -174,6 +175,26 @@ fn wait_for_ends_as_soon_as_enough_hosts_are_there() {
     assert!(!waiting.is_finished(), "one host is not two");
     put(&etcd, &[("b", DEFAULT_VALUE)]);
     assert_eq!(waiting.join().unwrap().printed(), "a:4300,b:4300\n");
+}
+
+/// It follows: whoever lists again and again costs etcd as much as all the others together.
+#[test]
+fn wait_for_lists_twice_and_hears_of_the_rest() {
+    let etcd = Etcd::start();
+    put(&etcd, &[("a", DEFAULT_VALUE)]);
+    let lists = || {
+        let labels = r#"grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
+        etcd.metric(&format!("grpc_server_started_total{{{labels}}}"))
+    };
+    let before = lists();
+    let command = hosts(&etcd, &["--wait-for", "2", "--timeout", "1m"]);
+    let waiting = thread::spawn(move || run(command));
+    eventually_eq("it lists, and follows", PATIENCE, &(before + 2.0), lists);
+    stays("no list", Duration::from_secs(2), &(before + 2.0), lists);
+    let start = Instant::now();
+    put(&etcd, &[("b", DEFAULT_VALUE)]);
+    assert_eq!(waiting.join().unwrap().printed(), "a:4300,b:4300\n");
+    assert!(start.elapsed() < AT_ONCE + SLACK, "{:?}", start.elapsed());
 }
 
 #[test]
