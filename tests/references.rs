@@ -1,4 +1,4 @@
-//! What the code and the pages point at is there: rows of the fault table, tests, pages, headings.
+//! What the code and the pages point at is there: rows of the fault table, tests, pages, headings, files.
 //!
 //! The contract is docs/design.md. Nothing in this repository may cite a page that is outside of it.
 
@@ -31,6 +31,8 @@ const CITING: [&str; 14] = [
 /// Notes that are beside this repository, and pages without their directory: nobody who reads the code can follow these.
 const OUTSIDE: [&str; 7] =
     ["cratedb-facts", "etcd-facts", "rust-facts", "fleet-facts", "forming-protocol", "style.md", "../shared"];
+/// How the paths begin that are looked for.
+const PLACES: [&str; 3] = ["src/", "tests/", "benches/"];
 /// What the contract is called. It counts only beside [`CONTRACT`], or in that page itself.
 const NAMES: [&str; 3] = ["the contract", "the design", "design, section"];
 
@@ -136,6 +138,40 @@ fn every_page_and_heading_that_is_cited_exists() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(cited > 5, "only {cited} pages are cited: the search for them is broken");
+}
+
+#[test]
+fn every_path_of_the_source_that_is_cited_exists() {
+    let mut cited = 0;
+    let missing: Vec<String> = citing_lines()
+        .iter()
+        .flat_map(|line| paths_cited(&line.text).into_iter().map(move |cited| (line, cited)))
+        .inspect(|_| cited += 1)
+        .filter(|(_, cited)| !path(cited).exists())
+        .map(|(line, cited)| format!("{line}\n  names {cited}, which is not there"))
+        .collect();
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(cited > 50, "only {cited} paths are cited: the search for them is broken");
+}
+
+/// The paths from the root of the repository that a line cites, among what moves most often.
+fn paths_cited(line: &str) -> Vec<&str> {
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+    let words = line.split(|c: char| !is_of_path(c)).map(|word| word.trim_end_matches('.'));
+    words.filter(|word| PLACES.iter().any(|place| word.starts_with(place))).collect()
+}
+
+#[test]
+fn paths_are_read_as_they_are_written() {
+    assert_eq!(
+        paths_cited("`src/host.rs`, or src/etcd/: see tests/docs.rs."),
+        ["src/host.rs", "src/etcd/", "tests/docs.rs"]
+    );
+    assert_eq!(
+        paths_cited("`tests/support/mod.rs::SLACK` (tests/*/main.rs)"),
+        ["tests/support/mod.rs", "tests/"]
+    );
+    assert_eq!(paths_cited("../tests/support/mod.rs and /work/src/host.rs"), Vec::<&str>::new());
 }
 
 /// The numbered lines of the table in [`CONTRACT`] whose head begins with `head`.

@@ -1,4 +1,4 @@
-//! The SRV feed beside a real announcer and on a real etcd; what an answer may hold is in `tests/srv.rs`.
+//! The SRV feed beside a real announcer and on a real etcd; what an answer may hold is in `tests/srv`.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
