@@ -29,8 +29,8 @@ impl<T> Tried<T> {
 /// Calls `attempt` until it is done or failed, or the time `within` is over.
 ///
 /// # Errors
-/// The reason of a try that failed. When the time is over: the reason of the last try that ended; if none ended, that etcd
-/// gave no answer. Safe to drop if `attempt` is.
+/// The reason of a try that failed. When the time is over: the reason of the last try that ended; if none ended, that
+/// etcd gave no answer. Safe to drop if `attempt` is.
 pub(super) async fn retry<T>(
     within: Duration,
     mut attempt: impl AsyncFnMut() -> Tried<T>,
