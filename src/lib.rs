@@ -18,7 +18,7 @@
 //! | [`process`] | signals, logging, and systemd | |
 //! | `file` | how a file is written: replaced as a whole, or rewritten in place | `text` |
 //! | `credentials` | the files with a certificate, a key or a password | `text` |
-//! | [`names`] | looks up the addresses of names, on a thread of its own | `host` `text` |
+//! | [`names`] | looks up the addresses of names, each on a thread of its own | `host` `text` |
 //! | [`render`] | a snapshot as csv, lines, json or env | `announcement` `snapshot` |
 //! | [`snapshot`] | all announcements at one revision | `announcement` `host` |
 //! | [`announcement`] | the value of a key | `host` |
