@@ -21,7 +21,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// The time for one attempt: at least `base`, and at most `most`, which counts more.
+    /// The time for one attempt: at least `base`, but never more than `most`.
     pub(super) fn attempt(&self, base: Duration, most: Duration) -> Duration {
         let doubled = base.saturating_mul(1 << self.doubled.min(MOST_DOUBLINGS));
         doubled.max(self.slowest.saturating_mul(2)).min(most)

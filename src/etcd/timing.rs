@@ -29,8 +29,8 @@ impl Timing {
         }
     }
 
-    /// The time from one tick to the next: a third of the TTL and at most 20 s, varied at random by 10 %. Keep-alive,
-    /// read and request for progress are sent together, so that an idle process wakes up once.
+    /// The time from one tick to the next: a third of the TTL and at most 20 s, varied at random by up to 10 %.
+    /// Keep-alive, read and request for progress are sent together, so that an idle process wakes up once.
     pub fn renew_every(&self) -> Duration {
         let third = self.ttl.unwrap_or(Duration::MAX) / 3;
         third.min(Duration::from_secs(20)).mul_f64(0.9 + 0.2 * fastrand::f64())

@@ -14,7 +14,8 @@ use crate::credentials::UnusableFile;
 /// The paths of the TLS files. All are `None` if no TLS flag was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// A PEM file with the certificates that sign the server's certificate. `None` means the roots of the system.
+    /// A PEM file with the roots to which the certificate of the server must lead. `None` means the roots of the
+    /// system.
     pub cacert: Option<PathBuf>,
     /// The PEM files of the client: its certificate chain, and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
