@@ -4,9 +4,9 @@
 const LONGEST: usize = 200;
 
 /// Turns bytes that somebody else wrote into a text for a log field. A long text is cut, and a byte that is not UTF-8
-/// is shown as `\xff`. ASCII control characters are left to the log, which escapes them in both formats. All others
-/// that are not printable are escaped here, because the JSON log would not do it. Among them are the marks that change
-/// the direction of writing, such as `\u{202e}`.
+/// is shown as `\xff`. ASCII control characters below 0x20 are left to the log, which escapes them in both formats. All
+/// other characters that cannot be printed are escaped here, because the JSON log would not do it. Among them are the
+/// marks that change the direction of writing, such as `\u{202e}`.
 pub fn decode(bytes: &[u8]) -> String {
     let mut text = String::new();
     for c in head(bytes).chars() {
