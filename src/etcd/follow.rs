@@ -46,7 +46,7 @@ const BATCHES: Budget = Budget::new(5, Duration::from_millis(200));
 pub(super) struct Follower {
     connection: Connection,
     prefix: String,
-    /// The range that is followed: its first key, and the key after its end.
+    /// The range that is followed: its first key, and the first key after it.
     range: (String, String),
     warned: Warned,
     roster: Roster,

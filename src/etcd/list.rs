@@ -91,7 +91,7 @@ impl Warned {
     }
 }
 
-/// The range of the keys that begin with `<prefix>/`: its first key, and the key after its end.
+/// The range of the keys that begin with `<prefix>/`: its first key, and the first key after it.
 pub(super) fn range(prefix: &str) -> (String, String) {
     // The character "0" follows "/".
     (format!("{prefix}/"), format!("{prefix}0"))
