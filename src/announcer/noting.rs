@@ -156,8 +156,8 @@ impl Notary {
         }
     }
 
-    /// Puts the mark, if this host knows that its node had a master. `start` is the epoch in which the node was
-    /// started, if that was written down.
+    /// Puts the mark, if this host knows that its node has had a master since it was started. `start` is the epoch in
+    /// which the node was started, if that was written down.
     async fn mark(&mut self, start: Option<Epoch>) {
         self.due = None;
         let Some(note) = self.note.as_ref().filter(|note| note.evidence == Evidence::HasMaster) else {
