@@ -1,4 +1,4 @@
-//! The value of a key in etcd: "this node can be joined here".
+//! The value of a key in etcd. It means: "this node can be joined here".
 
 use std::{fmt, num::NonZeroU16};
 
@@ -11,50 +11,50 @@ use crate::host::Host;
 
 /// The JSON value of an announcement.
 ///
-/// Written compact and in this order, so that the default is byte for byte what the sidekick of
-/// 2014 wrote: `{"http":4200,"transport":4300}`. Read tolerantly: white space and unknown fields
-/// are ignored, `null` is absent.
+/// It is written as compact JSON in this order, so that the default is byte for byte what the sidekick of 2014 wrote:
+/// `{"http":4200,"transport":4300}`. When it is read, white space and unknown fields are ignored, and `null` counts as
+/// absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// CrateDB's HTTP port.
     #[serde(deserialize_with = "port")]
     pub http: NonZeroU16,
-    /// CrateDB's transport port, the one that peers join.
+    /// CrateDB's transport port, at which peers join.
     #[serde(deserialize_with = "port")]
     pub transport: NonZeroU16,
-    /// CrateDB's PostgreSQL port, when it is announced.
+    /// CrateDB's PostgreSQL port, if it is announced.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "port_or_none")]
     pub psql: Option<NonZeroU16>,
-    /// Where to connect when it is not the host in the key.
+    /// The address to connect to, if it is not the host in the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Host>,
 }
 
-/// Which of an announcement's ports a reader wants.
+/// Which port of an announcement a reader wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Port {
-    /// The port that peers join.
+    /// The transport port, at which peers join.
     #[default]
     Transport,
     /// The HTTP port.
     Http,
-    /// The PostgreSQL port; not every host announces one.
+    /// The PostgreSQL port. Not every host announces it.
     Psql,
 }
 
 impl Announcement {
-    /// The bytes to store in etcd.
+    /// The value to store in etcd.
     pub fn to_json(&self) -> String {
-        // Three numbers and a string always serialize; an empty value would be read as junk, not trusted.
+        // Numbers and strings can always be serialized. An empty value would be read as invalid, and not trusted.
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Reads a value from etcd.
     ///
     /// # Errors
-    /// One sentence on why `value` is no announcement.
+    /// One sentence that says why `value` is no announcement.
     pub fn from_json(value: &[u8]) -> Result<Self, serde_json::Error> {
-        // Serde would also take the fields from a list, by position.
+        // Without this check, serde would also read the fields from a JSON array, by position.
         if value.trim_ascii_start().first() != Some(&b'{') {
             return Err(serde_json::Error::custom("it is no JSON object"));
         }
@@ -72,7 +72,7 @@ impl Announcement {
     }
 }
 
-/// A port. Serde's own complaint would quote what stands there instead, a megabyte if it is one.
+/// Reads a port. The message of serde would quote the wrong value, even if it has a megabyte.
 struct PortVisitor;
 
 impl Visitor<'_> for PortVisitor {

@@ -1,26 +1,26 @@
-//! A back-off that cannot be built wrong: it starts at 100 ms, doubles, never exceeds its cap, and
-//! is fully jittered so that a fleet does not retry in step.
+//! A backoff that needs no settings except its cap: the pause starts at 100 ms, doubles, and never exceeds the cap. It
+//! is random between zero and that value, so that a fleet does not try again all at once.
 
 use std::time::Duration;
 
-/// The longest first pause.
+/// The longest pause after the first failure.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// How long to wait before the next try.
+/// The state of a backoff: how long to wait before the next try.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// A random pause between zero and `cap`, or the doubled 100 ms where that is less.
+    /// A random pause between zero and 100 ms, doubled for each failure since the last success, but at most `cap`.
     pub fn pause(&mut self, cap: Duration) -> Duration {
         let longest = FIRST.saturating_mul(1 << self.failures.min(20)).min(cap);
         self.failures = self.failures.saturating_add(1);
         longest.mul_f64(fastrand::f64())
     }
 
-    /// Starts anew after a success.
+    /// Starts again at 100 ms, after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

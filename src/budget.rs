@@ -1,33 +1,33 @@
-//! What may be done at once, and how often after that: so that nothing from elsewhere makes us busy without end.
+//! Limits how often something may happen, so that nothing from elsewhere keeps us busy without end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
 
-/// So many at once, and one more after each pause.
+/// A number of uses at once, and one more after each pause.
 #[derive(Clone, Debug)]
 pub struct Budget {
     most: u32,
     refilled_every: Duration,
-    /// When it is full again; nothing where it was never used.
+    /// When the budget is full again. `None` if it was never used.
     full_at: Option<Instant>,
 }
 
 impl Budget {
-    /// A full one: `most` at once, and one more every `refilled_every`.
+    /// A full budget: `most` uses at once, and one more every `refilled_every`.
     pub const fn new(most: u32, refilled_every: Duration) -> Self {
         Self { most, refilled_every, full_at: None }
     }
 
-    /// Takes one. Gives when it may be used: `now`, unless too many were taken before.
+    /// Takes one use. Returns when it may happen: `now`, unless too many were taken before.
     pub fn take(&mut self, now: Instant) -> Instant {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + self.refilled_every;
         self.full_at = Some(full_at);
         full_at.checked_sub(self.most * self.refilled_every).map_or(now, |at| at.max(now))
     }
 
-    /// Takes one if it may be used now. Gives whether it may.
+    /// Takes one use if it may happen now. Returns whether it may.
     pub fn take_now(&mut self, now: Instant) -> bool {
         let before = self.full_at;
         let may = self.take(now) <= now;
@@ -38,13 +38,13 @@ impl Budget {
     }
 }
 
-/// So many log lines of a kind are said in a row.
+/// How many log lines of one kind may come at once.
 const MOST_LINES: u32 = 30;
-/// One more after each of these.
+/// After these, one more line may come in this time.
 const LINE_EVERY: Duration = Duration::from_secs(6);
 
-/// Log lines of one kind that somebody else can cause, such as by a fight for our key: thirty in a row, and ten a minute
-/// after that. What is left out is counted, and told with the next line that is said.
+/// Limits log lines of one kind that others can cause, for example by a fight for our key: thirty at once, and then ten
+/// per minute. Lines that are left out are counted, and the count is logged before the next line.
 #[derive(Debug)]
 pub struct Lines {
     budget: Budget,
@@ -58,7 +58,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Whether a line may be said now.
+    /// Whether a line may be logged now. If not, it counts as left out.
     pub fn may_say(&mut self) -> bool {
         if !self.budget.take_now(Instant::now()) {
             self.left_out += 1;
@@ -85,7 +85,7 @@ mod tests {
         for taken in 0..9u32 {
             assert_eq!(budget.take(now), now + SECOND * taken.saturating_sub(4), "{taken}");
         }
-        // Full again after a while, and never more than full.
+        // The budget is full again after a while, and never more than full.
         let later = now + Duration::from_secs(60);
         for taken in 0..6u32 {
             assert_eq!(budget.take(later), later + SECOND * taken.saturating_sub(4));

@@ -1,4 +1,4 @@
-//! Files that let us in, and the password: read anew each time, so that rotation needs no restart.
+//! Reads the files with credentials, and the password. They are read again each time, so that new ones need no restart.
 
 use std::{
     fmt,
@@ -16,30 +16,30 @@ use tracing::warn;
 
 use crate::text::plain_io;
 
-/// Longest file that is read, in bytes; the bundle of all public roots has 0.2 MiB.
+/// The longest file that is read, in bytes. The bundle of all public roots has 0.2 MiB.
 const LONGEST: u64 = 1024 * 1024;
 
-/// The user and where the password is.
+/// A user, and where the password is.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// `--user`.
     pub user: String,
-    /// The first source of a password that there is.
+    /// The first source of a password that exists.
     pub password: Password,
-    /// That others may read the file was said; of clones, too.
+    /// Whether it was logged that others may read the file. Clones share it.
     exposure_is_said: Arc<AtomicBool>,
 }
 
 /// Where the password comes from.
 #[derive(Clone, Debug)]
 pub enum Password {
-    /// A file, read anew at every login, and the name of what named it.
+    /// A file, which is read again at every login, and the flag or variable that names it.
     File(PathBuf, &'static str),
-    /// From the environment.
+    /// The password itself, from the environment.
     Literal(Secret),
 }
 
-/// A text that never shows in a log or an error.
+/// A text that is never shown in a log or an error.
 #[derive(Clone)]
 pub struct Secret(pub String);
 
@@ -55,29 +55,30 @@ impl fmt::Debug for Secret {
 pub struct UnusableFile {
     /// The flag or variable that names the file.
     pub option: &'static str,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 impl UnusableFile {
-    /// Whether no waiting can mend it: something else than a file has the place. Looks at the disk, and may block.
+    /// Whether waiting cannot help, because something that is no regular file is at this place. It looks at the disk,
+    /// and may block.
     pub fn is_lasting(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|found| !found.is_file())
     }
 }
 
 impl Login {
-    /// A user and where its password is; nothing is read yet.
+    /// A user, and where the password is. Nothing is read yet.
     pub fn new(user: String, password: Password) -> Self {
         Self { user, password, exposure_is_said: Arc::default() }
     }
 
-    /// Reads the password. A file that everybody on this machine may read or change is warned about, once.
+    /// Reads the password. Warns once if everybody on this machine may read or change the file. Blocks.
     ///
     /// # Errors
-    /// [`UnusableFile`] when the password file is missing, empty or not UTF-8.
+    /// [`UnusableFile`] if the password file is missing, empty or not UTF-8.
     pub fn read_password(&self) -> Result<Secret, UnusableFile> {
         let (path, option) = match &self.password {
             Password::Literal(secret) => return Ok(secret.clone()),
@@ -86,7 +87,7 @@ impl Login {
         let unusable = |reason: String| UnusableFile { option, path: path.clone(), reason };
         let bytes = read_file(path).map_err(|e| unusable(plain_io(&e)))?;
         let text = String::from_utf8(bytes).map_err(|_| unusable("it is not UTF-8".to_owned()))?;
-        // One newline is the editor's, a second one would be the password's.
+        // One newline comes from the editor. A second one would be a part of the password.
         let password = text.strip_suffix('\n').unwrap_or(&text);
         let password = password.strip_suffix('\r').unwrap_or(password);
         if password.is_empty() {
@@ -103,7 +104,7 @@ impl Login {
     }
 }
 
-/// Whether the mode of the file and of all directories above it let everybody in. Where that cannot be found out, not.
+/// Whether the modes of the file and of all directories above it let everybody in. `false` if that cannot be found out.
 fn is_exposed(path: &Path) -> bool {
     let grants =
         |path: &Path, bits| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & bits != 0);
@@ -112,8 +113,7 @@ fn is_exposed(path: &Path) -> bool {
     })
 }
 
-/// Reads a regular file: a pipe or a device could keep us from keeping the lease alive. One that is longer than any file
-/// of its kind is refused.
+/// Reads a regular file. A pipe or a device could block for ever, so it is refused, as is a file of more than 1 MiB.
 pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let kind = fs::metadata(path)?;
     if !kind.is_file() && !kind.is_dir() {

@@ -1,4 +1,5 @@
-//! Keeps a file up to date, and writes it only on change: replaced as a whole, or rewritten in place.
+//! Keeps a file up to date, and writes it only if its content changes. The file is replaced as a whole, or rewritten in
+//! place.
 
 mod place;
 mod replace;
@@ -19,22 +20,22 @@ use crate::text::plain_io;
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write \"{option}\" file {path:?}: {reason}", path = path.display().to_string())]
 pub struct UnwritableFile {
-    /// The flag that names the file.
+    /// The flag that names the file, for messages.
     pub option: &'static str,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// No waiting can mend it: something that is no file has the place.
+    /// Whether waiting cannot help, because something that is no regular file is at this place.
     pub is_lasting: bool,
 }
 
 /// Why a file cannot be written.
 #[derive(Debug)]
 enum Trouble {
-    /// For now; one sentence without its subject.
+    /// It cannot be written now. The text is a sentence without its subject.
     Now(String),
-    /// Until somebody gives the file another place.
+    /// It cannot be written until somebody moves what is at its place.
     Lasting(String),
 }
 
@@ -56,22 +57,22 @@ impl From<Errno> for Trouble {
     }
 }
 
-/// What was done to a file.
+/// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It holds that already.
+    /// The file had this content already.
     Unchanged,
-    /// A new file has its place.
+    /// A new file has replaced it.
     Replaced,
-    /// It holds something else now.
+    /// The same file has the new content.
     Rewritten {
-        /// Why it was not replaced, where it should have been.
+        /// Why it was not replaced, if it should have been.
         instead: Option<String>,
     },
 }
 
 impl Written {
-    /// Warns where a file was rewritten although it should have been replaced.
+    /// Warns if a file was rewritten although it should have been replaced.
     pub fn warn_if_rewritten_instead(&self, path: &Path) {
         if let Self::Rewritten { instead: Some(reason) } = self {
             warn!(
@@ -86,36 +87,36 @@ impl Written {
 /// How a file gets its new content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// By a rename within its directory: a reader never sees a part.
+    /// By a rename within its directory. A reader never sees a part of the content.
     Replace,
-    /// Into the file that is there, for a reader who has only that file: one that is mounted by itself into a container
-    /// stays the old one for ever when another takes its name.
+    /// By writing into the existing file. That is for a reader who has only that file: a file that is mounted by itself
+    /// into a container stays the old one for ever, even if another file gets its name.
     ///
-    /// There is room for the new content before the old one is touched, and a write that fails is taken back. The new
-    /// content is one write, and a longer old one is first overwritten by a line of `#`, then cut off. A reader
-    /// who reads just then, or whoever comes after a power cut, can still see the beginning of one content and the end
-    /// of another, and whoever counts on this has to come again, as CrateDB does every second for as long as it looks for
-    /// a master.
+    /// Room for the new content is reserved before the old content is touched, and a write that fails is undone. The
+    /// new content is one write. If the old content was longer, its rest is first overwritten by a line of `#`, and
+    /// then cut off. A reader at that moment, or after a power cut, can still see the beginning of one content and the
+    /// end of the other, and has to read again later. CrateDB does that every second as long as it looks for a master.
     InPlace,
 }
 
 /// A file, and how it is written.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The flag that names the file.
+    /// The flag that names the file, for messages.
     pub option: &'static str,
-    /// The file. Symbolic links are followed, but none that another user put into a directory where everybody may write.
+    /// The path of the file. Symbolic links are followed, except a link that another user put into a directory where
+    /// everybody may write.
     pub path: PathBuf,
-    /// How its content changes.
+    /// How it gets new content.
     pub how: How,
 }
 
 impl Target {
-    /// Makes the file hold `content`, unless it does already, so that nobody is woken for nothing. A new file gets mode
-    /// 0644. One that is replaced passes on its owner, group, mode and access control list; where that is not allowed it
-    /// is rewritten in place, which [`Written`] tells.
+    /// Gives the file this `content`. If it has it already, nothing is written, so that no watcher of the file is
+    /// woken. A new file gets mode 0644. A file that is replaced passes its owner, group, mode and access control list
+    /// on to the new one. If that is not allowed, it is rewritten in place, and [`Written`] tells it.
     ///
-    /// Blocks for as long as the disk does.
+    /// Blocks as long as the disk does.
     ///
     /// # Errors
     /// [`UnwritableFile`]; the file is as it was.
@@ -146,7 +147,7 @@ impl Target {
         }
     }
 
-    /// Makes the file, empty, unless it is there already, and looks whether it can be written later on. Blocks as
+    /// Creates the file, empty, if there is none. If there is one, it checks whether it can be written later. Blocks as
     /// [`Target::write`].
     ///
     /// # Errors
@@ -159,7 +160,7 @@ impl Target {
         create().map_err(|trouble| self.unwritable(trouble))
     }
 
-    /// Looks whether the file can be written later on; changes nothing. Blocks as [`Target::write`].
+    /// Checks whether the file can be written later. It changes nothing. Blocks as [`Target::write`].
     ///
     /// # Errors
     /// [`UnwritableFile`].

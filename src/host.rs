@@ -1,4 +1,4 @@
-//! The grammar of hosts and addresses, one for writers and readers, and the default host.
+//! The grammar of hosts and addresses, which is the same for writers and readers, and the default host.
 
 mod judge;
 
@@ -7,13 +7,13 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 use self::judge::is_localhost;
 pub use self::judge::{NotOwn, Unjoinable};
 
-/// Longest host name, in bytes (RFC 1035, section 2.3.4, without the trailing dot).
+/// The longest name of a host, in bytes (RFC 1035, section 2.3.4, without the dot at the end).
 const MAX_LEN: usize = 253;
 
-/// A host or address: an IP literal, or 1 to 253 of `[A-Za-z0-9._-]` not beginning with `-` or `.`.
+/// A host or an address: an IP address, or 1 to 253 characters of `[A-Za-z0-9._-]` that do not begin with `-` or `.`.
 ///
-/// What this type holds can stand in an etcd key, on a command line, in a line of a file and in a
-/// shell assignment without quoting. A clone shares the text.
+/// It needs no quoting in an etcd key, on a command line, in a line of a file and in a shell assignment. Clones share
+/// the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(Arc<str>);
 
@@ -28,13 +28,13 @@ impl Host {
         &self.0
     }
 
-    /// The IP address, if this is a literal rather than a name.
+    /// The IP address, if this is an address and not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.0.parse().ok()
     }
 
-    /// `host:port`, with an IPv6 literal in brackets, as CrateDB requires
-    /// (`TcpTransport.parse`: "IPv6 addresses must be bracketed").
+    /// `host:port`. An IPv6 address gets brackets, because CrateDB requires them (`TcpTransport.parse`: "IPv6 addresses
+    /// must be bracketed").
     pub fn with_port(&self, port: u16) -> String {
         match self.ip() {
             Some(IpAddr::V6(_)) => format!("[{}]:{port}", self.0),
@@ -60,24 +60,25 @@ impl fmt::Display for Host {
     }
 }
 
-/// Why the system's host name cannot be the default host.
+/// Why the host name of the system cannot be the default host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableDefault {
-    /// Every machine is `localhost`: all would share one key.
+    /// Every machine is called `localhost`, so all would share one key.
     #[error("the system's host name {0:?} is every machine's")]
     Localhost(String),
-    /// A container engine's random name: each new container would add a key.
+    /// The random name of a container. Each new container would add a key.
     #[error("the system's host name {0:?} looks like a container id, a new one for each container")]
     ContainerId(String),
-    /// Outside the grammar of [`Host`].
+    /// It does not follow the grammar of [`Host`].
     #[error("the system's host name {0:?} cannot be used: {InvalidHost}")]
     Invalid(String),
 }
 
-/// The host to announce when none is configured: `name`, the system's host name (`uname -n`).
+/// The host to announce if none is configured. `name` is the host name of the system (`uname -n`).
 ///
 /// # Errors
-/// [`UnusableDefault`] where that name would be shared by machines or change with each container.
+/// [`UnusableDefault`] if several machines would share the name, if it would change with each container, or if it is no
+/// valid host.
 pub(crate) fn default_host(name: &str) -> Result<Host, UnusableDefault> {
     if is_localhost(name) {
         return Err(UnusableDefault::Localhost(name.to_owned()));

@@ -1,4 +1,4 @@
-//! Parse, log, run, exit: `main` only translates.
+//! The program: parses the command line, starts the log, runs the verb, and turns the result into an exit code.
 
 use std::{
     io::{self, Write},
@@ -16,14 +16,14 @@ use crate_discovery::{
 };
 use tracing::warn;
 
-/// How long `hosts` and `status` wait for stderr, once, before they drop log lines.
+/// How long `hosts` and `status` wait for stderr before they drop log lines. They wait at most once.
 const LINE_WAITS: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
         Outcome::Run(invocation) => *invocation,
         Outcome::Print(text) => {
-            // A reader that went away has seen enough.
+            // It is no error if the reader of stdout has gone.
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    // Where no key has to be kept, completeness of what is said is worth a moment.
+    // `hosts` and `status` keep no key alive, so they can wait a moment for a complete log.
     let patience = match &invocation.verb {
         Verb::Hosts(_) | Verb::Status(_) => LINE_WAITS,
         Verb::Announce(_) | Verb::Watch(_) | Verb::Bootstrap(_) => Duration::ZERO,
@@ -56,14 +56,15 @@ fn run(invocation: Invocation) -> anyhow::Result<u8> {
             .build()
             .context("failed to start the runtime")?;
         let ended = runtime.block_on(verb(invocation));
-        // A name service that does not answer must not hold us up: its thread ends with the process.
+        // A lookup of a name may still hang in its thread. We do not wait for it; the thread ends with the process.
         runtime.shutdown_background();
         ended?
     };
     Ok(signal.map_or(0, exit::of_signal))
 }
 
-/// Runs the verb. Gives the signal that ended it, where that is not how it should end.
+/// Runs the verb. Returns the signal if a signal ended the verb before it was done. Ending `announce` or `watch` by a
+/// signal is normal, and returns `None`.
 async fn verb(invocation: Invocation) -> anyhow::Result<Option<i32>> {
     let signal = shutdown::signals().context("failed to handle signals")?;
     let Invocation { etcd, prefix, warnings, verb, .. } = invocation;

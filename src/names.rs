@@ -1,7 +1,7 @@
-//! Names and their addresses, looked up beside whatever needs them and never in its way.
+//! Looks up the addresses of names, while the rest of the program goes on.
 //!
-//! A name service may take five seconds for an answer, or never give one. So each lookup has a
-//! thread of its own, nobody has to wait for it, and an address that was once known stays known.
+//! A name service may take five seconds for an answer, or never answer. So each lookup has a thread of its own, no
+//! caller has to wait for it, and an address that was known once stays known.
 
 use std::{
     collections::HashMap,
@@ -19,30 +19,30 @@ use crate::{
     text::{escape, plain},
 };
 
-/// How many addresses of a name count, the first ones.
+/// How many addresses of a name are used: the first ones of the answer.
 const MOST: usize = 16;
-/// An answer that is older is asked for anew.
+/// An answer that is older than this is looked up again.
 const OLD: Duration = Duration::from_secs(60);
-/// Between two lookups of a name whose addresses are known, at least.
+/// The shortest time between two lookups of a name with known addresses.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Between two lookups of a name that has no address yet, at least: it may come up any moment, as
-/// the name of a container does.
+/// The shortest time between two lookups of a name without an address. It is short, because such a name may appear at
+/// any moment, for example that of a container.
 const PAUSE_WITHOUT: Duration = Duration::from_secs(2);
 
 /// Why a name has no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
-    /// Its first lookup goes on.
+    /// The first lookup has not ended yet.
     #[error("the name {0} is still being looked up")]
     Pending(Host),
-    /// The name service said no, or said nothing in its time. It is asked again.
+    /// The name service gave an error, or no answer in its time. The name is looked up again later.
     #[error("the name {0} cannot be looked up: {1}")]
     Failed(Host, String),
 }
 
-/// The addresses of names. A clone shares them, and the lookups.
+/// The addresses of names. Clones share them, and the lookups.
 ///
-/// It remembers every host that it was ever asked for: ask for those of the settings only.
+/// Every host that was asked for is remembered, so ask only for hosts from the settings.
 #[derive(Clone)]
 pub struct Names {
     shared: Arc<Shared>,
@@ -50,28 +50,28 @@ pub struct Names {
 
 struct Shared {
     entries: Mutex<HashMap<Host, Entry>>,
-    /// Told each time a lookup ends.
+    /// Notified each time a lookup ends.
     ended: Notify,
     resolve: Box<dyn Fn(&str) -> Answer + Send + Sync>,
 }
 
-/// What a lookup gives.
+/// The result of a lookup.
 type Answer = io::Result<Vec<SocketAddr>>;
 
-/// What is known of one name.
+/// What is known about one name.
 #[derive(Debug, Default)]
 struct Entry {
-    /// The last answer that held an address, with port 0.
+    /// The addresses of the last answer that had any, with port 0.
     addresses: Vec<SocketAddr>,
-    /// When it came.
+    /// When that answer came.
     answered: Option<Instant>,
-    /// Why the last lookup gave nothing.
+    /// Why the last lookup gave no address.
     failure: Option<String>,
-    /// A lookup goes on.
+    /// Whether a lookup is running.
     running: bool,
     /// When the last lookup ended.
     ended: Option<Instant>,
-    /// Nothing good was met at these addresses.
+    /// Whether a user of these addresses reported that they do not work.
     doubted: bool,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    /// Names that are looked up as the system does it (getaddrinfo(3)).
+    /// Looks names up as the system does (getaddrinfo(3)).
     pub fn new() -> Self {
         Self::looked_up_by(|name| Ok((name, 0).to_socket_addrs()?.collect()))
     }
@@ -98,18 +98,18 @@ impl Names {
         Self { shared: Arc::new(Shared { entries, ended, resolve: Box::new(resolve) }) }
     }
 
-    /// The addresses of `host` as they are known now, at least one and at most 16, each with `port`.
-    /// Never waits: where it is time for a lookup, one begins beside this. A literal needs none.
+    /// The known addresses of `host`, each with `port`: at least one, and at most 16. It never waits. If it is time for
+    /// a lookup, one is started on its own thread. An IP address needs no lookup.
     ///
-    /// What is known stays known: no lookup that fails or finds nothing takes an address away.
+    /// A known address stays known: a lookup that fails or finds nothing does not remove it.
     ///
     /// # Errors
-    /// [`Unknown`] while there was no answer yet that held an address; worth asking again.
+    /// [`Unknown`] as long as no answer had an address. Ask again later.
     pub fn get(&self, host: &Host, port: u16) -> Result<Vec<SocketAddr>, Unknown> {
         self.get_at(host, port, Instant::now()).0
     }
 
-    /// Gives besides whether a lookup goes on.
+    /// As [`Names::get`], with the present time as an argument. The second value tells whether a lookup is running.
     fn get_at(&self, host: &Host, port: u16, now: Instant) -> (Result<Vec<SocketAddr>, Unknown>, bool) {
         if let Some(ip) = host.ip() {
             return (Ok(vec![SocketAddr::new(ip, port)]), false);
@@ -119,7 +119,7 @@ impl Names {
         if entry.is_due(now) {
             (entry.running, entry.doubted) = (true, false);
             let (shared, name) = (Arc::clone(&self.shared), host.clone());
-            // Tokio's own lookup panics where no thread can start; this is an error.
+            // Tokio's own lookup panics if no thread can be started. Here that is an error.
             let started = thread::Builder::new().name("lookup".to_owned()).spawn(move || {
                 let answer = (shared.resolve)(name.as_str());
                 shared.entries().entry(name).or_default().take(answer, Instant::now());
@@ -145,9 +145,9 @@ impl Names {
         (known, entry.running)
     }
 
-    /// As [`Names::get`]; where no address is known, waits for the lookup that goes on to end. The
-    /// caller bounds the time: the system does it, but glibc's resolver alone allows itself ten
-    /// seconds. Safe to drop; the lookup goes on.
+    /// As [`Names::get`], but if no address is known, it waits until the running lookup ends. The caller limits the
+    /// time: the system has limits of its own, but glibc's resolver alone may take ten seconds. Safe to drop; the
+    /// lookup goes on.
     ///
     /// # Errors
     /// [`Unknown::Failed`].
@@ -161,10 +161,10 @@ impl Names {
         }
     }
 
-    /// Whether `host` resolves to loopback addresses only, as Debian's own name does (127.0.1.1):
-    /// peers that are told to connect there would find themselves.
+    /// Whether `host` resolves to loopback addresses only, as the name of the host itself does on Debian (127.0.1.1).
+    /// Peers that connect to it would reach themselves.
     ///
-    /// `false` where it does not resolve within `limit`. Safe to drop.
+    /// `false` if it does not resolve within `limit`. Safe to drop.
     pub async fn is_loopback_only(&self, host: &Host, limit: Duration) -> bool {
         match timeout(limit, self.wait(host, 0)).await {
             Ok(Ok(addresses)) => addresses.iter().all(|address| address.ip().is_loopback()),
@@ -172,8 +172,8 @@ impl Names {
         }
     }
 
-    /// Takes in that nothing good was met at the addresses of `host`: the name may have moved, and is
-    /// looked up again at the next [`Names::get`], every 5 s at most.
+    /// Notes that the addresses of `host` do not work. The name may have another address now, so the next
+    /// [`Names::get`] looks it up again, at most every 5 s.
     pub fn doubt(&self, host: &Host) {
         if let Some(entry) = self.shared.entries().get_mut(host) {
             entry.doubted = true;
@@ -183,7 +183,7 @@ impl Names {
 
 impl Shared {
     fn entries(&self) -> MutexGuard<'_, HashMap<Host, Entry>> {
-        // Nobody panics while holding it, and each entry is whole at any time.
+        // Nobody panics while holding the lock, and each entry is complete at any time.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -200,7 +200,7 @@ impl Entry {
         }
     }
 
-    /// Takes in what a lookup gave.
+    /// Takes in the result of a lookup.
     fn take(&mut self, answer: Answer, now: Instant) {
         (self.running, self.ended) = (false, Some(now));
         self.failure = match answer {
@@ -217,7 +217,7 @@ impl Entry {
             Ok(_) => Some("it has no address".to_owned()),
             Err(error) => {
                 let error = error.to_string();
-                // As std's getaddrinfo begins each of its errors.
+                // The errors of getaddrinfo in std begin like this.
                 let reason = error.strip_prefix("failed to lookup address information: ").unwrap_or(&error);
                 Some(escape(plain(reason).as_bytes()))
             }

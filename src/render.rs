@@ -1,4 +1,4 @@
-//! A snapshot as text: csv, lines, json, env.
+//! Writes a snapshot as a text: csv, lines, json, or env.
 
 use std::fmt::Write;
 
@@ -6,26 +6,26 @@ use serde_json::json;
 
 use crate::{announcement::Port, snapshot::Snapshot};
 
-/// How a snapshot is written.
+/// The format of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// `a:4300,b:4300` and a newline: what `etcdctl | sed | sed | paste -s -d,` gave.
+    /// `a:4300,b:4300` and a newline: the same as `etcdctl | sed | sed | paste -s -d,` gave.
     #[default]
     Csv,
-    /// One seed a line.
+    /// One seed per line.
     Lines,
     /// One JSON object on one line.
     Json,
-    /// Two assignments for a systemd `EnvironmentFile=`, of at most 50 seeds, the first by name.
+    /// Two assignments for a systemd `EnvironmentFile=`, with at most 50 seeds, the first ones by name.
     Env,
 }
 
-/// The most seeds in an assignment, the first by name: Linux starts no program with a string over 128 KiB
-/// (`MAX_ARG_STRLEN`), and a node needs a few that answer.
+/// The most seeds in an assignment. Linux starts no program with a string of more than 128 KiB (`MAX_ARG_STRLEN`), and
+/// a node needs only a few seeds that answer.
 const MOST_SEEDS: usize = 50;
 
-/// Renders the seeds of `port` in `snapshot`. Hosts without that port should have been left out
-/// by [`Snapshot::select`]; they are in no list of seeds.
+/// Writes the seeds for `port` in `snapshot`. A host without that port is in no list of seeds. For JSON, leave such
+/// hosts out before, with [`Snapshot::select`].
 pub fn render(snapshot: &Snapshot, format: Format, port: Port) -> String {
     match format {
         Format::Csv => csv(snapshot, port) + "\n",
@@ -39,8 +39,8 @@ fn csv(snapshot: &Snapshot, port: Port) -> String {
     snapshot.seeds(port).collect::<Vec<_>>().join(",")
 }
 
-/// CrateDB refuses to start on `-Cdiscovery.seed_hosts=` without a value
-/// (`EnvironmentAwareCommand`: "no value provided for setting"), so there is no flag without seeds.
+/// The two assignments. Without seeds there is no flag: CrateDB refuses to start on `-Cdiscovery.seed_hosts=` without a
+/// value (`EnvironmentAwareCommand`: "no value provided for setting").
 fn env(seeds: &str) -> String {
     let flag = if seeds.is_empty() { "" } else { "-Cdiscovery.seed_hosts=" };
     format!("CRATE_SEED_HOSTS={seeds}\nCRATE_SEED_FLAGS={flag}{seeds}\n")
@@ -50,7 +50,7 @@ fn json_line(snapshot: &Snapshot) -> String {
     let mut line = format!(r#"{{"revision":{},"nodes":["#, snapshot.revision());
     for (i, node) in snapshot.nodes().iter().enumerate() {
         let a = &node.announcement;
-        // Written by hand for the order of the fields; each value is JSON of its own.
+        // The object is written by hand to keep the order of the fields. Each value is valid JSON.
         let _ = write!(
             line,
             r#"{}{{"host":{},"address":{},"http":{},"transport":{},"psql":{}}}"#,

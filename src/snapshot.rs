@@ -1,4 +1,4 @@
-//! All announcements of a prefix at one etcd revision.
+//! All announcements of a prefix at one revision of etcd.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::{
 /// One announced node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The host of the key.
+    /// The host in the key.
     pub host: Host,
-    /// The key's value.
+    /// The value of the key.
     pub announcement: Announcement,
 }
 
 impl Node {
-    /// `(address, else host):port`, or `None` where this port is not announced.
+    /// `(address, else host):port`. `None` if the node does not announce this port.
     pub fn seed(&self, port: Port) -> Option<String> {
         let target = self.announcement.address.as_ref().unwrap_or(&self.host);
         Some(target.with_port(self.announcement.port(port)?))
     }
 }
 
-/// The newest snapshot, and notice of each change of it. None until there was a first good read.
+/// The receiver of the newest snapshot and of its changes. `None` until a read has succeeded.
 pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// All nodes of a prefix at one revision, sorted bytewise by host.
@@ -37,7 +37,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Sorts `nodes` as they were at etcd's `revision`.
+    /// A snapshot of `nodes` at the `revision` of etcd. It sorts them.
     pub fn new(revision: i64, mut nodes: Vec<Node>) -> Self {
         nodes.sort_unstable_by(|a, b| a.host.cmp(&b.host));
         Self { revision, nodes }
@@ -53,14 +53,14 @@ impl Snapshot {
         &self.nodes
     }
 
-    /// Only the nodes that announce `port` and are not in `excluded`.
+    /// Keeps only the nodes that announce `port` and are not in `excluded`.
     #[must_use]
     pub fn select(mut self, port: Port, excluded: &[Host]) -> Self {
         self.nodes.retain(|node| node.announcement.port(port).is_some() && !excluded.contains(&node.host));
         self
     }
 
-    /// The seeds of `port`, in the order of the hosts.
+    /// The seeds for `port`, in the order of the hosts.
     pub fn seeds(&self, port: Port) -> impl Iterator<Item = String> {
         self.nodes.iter().filter_map(move |node| node.seed(port))
     }

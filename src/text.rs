@@ -1,11 +1,12 @@
-//! Text for people: what may be shown of bytes from elsewhere, and errors without their jargon.
+//! Texts for people: how bytes from elsewhere are shown, and errors in plain words.
 
-/// Longest text from elsewhere that is shown, in characters.
+/// The longest text from elsewhere that is shown, in characters.
 const LONGEST: usize = 200;
 
-/// Bytes that somebody else wrote, as a text for a log field: cut when long, with `\xff` for what is not UTF-8. Of what is
-/// not printable a log in text escapes all and one in JSON only ASCII; so the rest, the marks that turn the direction of
-/// writing among it, is `\u{202e}` here already.
+/// Turns bytes that somebody else wrote into a text for a log field. A long text is cut, and a byte that is not UTF-8
+/// is shown as `\xff`. ASCII control characters below 0x20 are left to the log, which escapes them in both formats. All
+/// other characters that cannot be printed are escaped here, because the JSON log would not do it. Among them are the
+/// marks that change the direction of writing, such as `\u{202e}`.
 pub fn decode(bytes: &[u8]) -> String {
     let mut text = String::new();
     for c in head(bytes).chars() {
@@ -14,14 +15,15 @@ pub fn decode(bytes: &[u8]) -> String {
     cut(text)
 }
 
-/// As [`decode`], and safe to print anywhere, between quotes as well: one line, quotes and backslashes escaped.
+/// As [`decode`], but safe to print anywhere, even between quotes: it is one line, and quotes and backslashes are
+/// escaped.
 pub fn escape(bytes: &[u8]) -> String {
     cut(head(bytes).escape_debug().to_string())
 }
 
-/// The beginning of `bytes` as a text, one character longer than what is shown where there is more.
+/// The beginning of `bytes` as a text. If there is more than is shown, it has at least one character more than that.
 fn head(bytes: &[u8]) -> String {
-    // No need to decode a megabyte to show a line; a character has at most four bytes.
+    // A character has at most four bytes, so a megabyte need not be decoded to show a line.
     let head = &bytes[..bytes.len().min(4 * (LONGEST + 1))];
     let mut text = String::new();
     for chunk in head.utf8_chunks() {
@@ -35,18 +37,18 @@ fn cut(text: String) -> String {
     if text.chars().count() > LONGEST { text.chars().take(LONGEST).chain(['…']).collect() } else { text }
 }
 
-/// An I/O error as a person says it: "no such file or directory", without "(os error 2)".
+/// An I/O error in plain words: "no such file or directory", without "(os error 2)".
 pub fn plain_io(error: &std::io::Error) -> String {
     plain(&error.to_string())
 }
 
-/// A message in the style of ours: lower case at its beginning, no "(os error 2)".
+/// A message in our style: it begins in lower case, and has no "(os error 2)".
 pub fn plain(message: &str) -> String {
-    // What follows the number, a path, is named by the sentence around this one.
+    // The path after the number is left out, because the sentence around this one names it.
     let message = message.split_once(" (os error ").map_or(message, |(message, _)| message);
     let mut rest = message.chars();
     match rest.next() {
-        // "No such file" but "TLS", "I/O".
+        // "No such file" gets a small letter, "TLS" and "I/O" do not.
         Some(first) if rest.clone().next().is_some_and(|c| c.is_lowercase() || c == ' ') => {
             first.to_lowercase().chain(rest).collect()
         }

@@ -1,5 +1,5 @@
-//! Keeps one host announced: the loop around the state machine in [`state`], which says what to do, and around the worker
-//! in `work`, which does it.
+//! Keeps one host announced. The state machine in [`state`] decides what to do, the worker in `work` does it, and the
+//! loop in this file connects both.
 
 pub(crate) mod noting;
 mod report;
@@ -29,11 +29,11 @@ use crate::{
     node::Reports,
 };
 
-/// How long etcd takes, at its default settings, to elect a leader; every lease then starts anew
+/// How long etcd takes to elect a leader, with its default settings. A new leader gives every lease its full TTL again
 /// (lessor.go, `Promote`).
 const ELECTION: Duration = Duration::from_secs(1);
 
-/// Etcd did not confirm in time that nothing of ours is left.
+/// Etcd did not confirm in time that our lease and our key are gone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to withdraw {key:?} within {}: etcd did not confirm ({reason}); the key ends with lease {lease} by {} at the \
@@ -45,42 +45,42 @@ const ELECTION: Duration = Duration::from_secs(1);
 pub struct NotWithdrawn {
     /// Our key.
     pub key: String,
-    /// The lease that may still be there, and the key with it.
+    /// The lease that may still exist, and the key with it.
     pub lease: LeaseId,
-    /// How long the lease can live from now on, or from when etcd next gains a leader.
+    /// How long the lease can live from now on, or from the moment when etcd gains a leader again, if that is later.
     pub at_most: Duration,
-    /// The same as a date, rounded up.
+    /// The end of that time from now on, as a date, rounded up.
     pub until: SystemTime,
-    /// How long was tried.
+    /// How long we tried.
     pub within: Duration,
-    /// What went wrong last.
+    /// The last error.
     pub reason: String,
 }
 
-/// Somebody who runs us and wants to know how we are, such as systemd.
+/// A process that runs us and wants to be told how we are, such as systemd.
 pub(crate) struct Supervisor<'a> {
-    /// How often at least it wants to hear from us.
+    /// The longest time that may pass between two notices.
     pub every: Duration,
-    /// Takes what happened, and a line on how things are now, without control characters.
+    /// Takes what happened, and one line about the state, without control characters.
     pub tell: &'a dyn Fn(Notice, &str),
 }
 
 /// What a supervisor is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// We run, with a valid configuration. Told once, first.
+    /// We are running, and the configuration is valid. This is told once, before all others.
     Ready,
-    /// The loop turns.
+    /// The loop still runs.
     Alive,
     /// We have begun to withdraw. Told once.
     Stopping,
 }
 
-/// Announces while `reports` say that the gate is open, until `shutdown` resolves, then withdraws within `stop_timeout`.
-/// Nothing else ends it. Each claim of the key is counted in `claims`.
+/// Keeps the key while `reports` say that the gate is open. When `shutdown` resolves, it withdraws within
+/// `stop_timeout` and returns; nothing else ends it. It adds 1 to `claims` after each put of the key that succeeded.
 ///
 /// # Errors
-/// [`NotWithdrawn`]. When dropped, the key ends with its lease.
+/// [`NotWithdrawn`]. If the future is dropped, nothing is revoked: the key ends with its lease.
 pub(crate) async fn run(
     own_key: OwnKey,
     reports: Reports,
@@ -103,8 +103,8 @@ pub(crate) async fn run(
             loop {
                 let (event, is_over) = announcer.next(work.as_mut(), shutdown.as_mut(), ttl).await;
                 announcer.take(event);
-                // An action that is still asked for is carried on; above all, nothing that changes
-                // etcd is abandoned on its way.
+                // An action that the machine still asks for goes on. Above all, a request that changes etcd is never
+                // abandoned on its way.
                 if is_over || announcer.machine.action() != action {
                     break;
                 }
@@ -116,40 +116,41 @@ pub(crate) async fn run(
     }
 }
 
-/// What the shell knows beside its worker.
+/// The state of the loop, without its worker.
 struct Announcer<'a> {
-    /// What is going on, and what is to be done: pure.
+    /// Decides what is to be done; pure.
     machine: Machine,
     /// Our key, `<prefix>/<host>`.
     key: String,
-    /// What the probes say of our node.
+    /// The newest results of the checks of our node.
     reports: Reports,
-    /// What the machine was last told of the gate.
+    /// The state of the gate that the machine was told last.
     gate_open: bool,
-    /// How we stand with etcd, as the connection publishes it.
+    /// The state of our connection to etcd, which the connection publishes.
     contact: watch::Receiver<Contact>,
-    /// Counts the claims of the key that succeeded, for whoever notes what is beside the key.
+    /// Counts the puts of the key that succeeded. `noting` and the feeds wait for them.
     claims: watch::Sender<u64>,
-    /// What was said in the log of the announcement.
+    /// What was logged about the announcement.
     said: Report,
-    /// The beginning of the silence of etcd that was warned about last.
+    /// When the silence of etcd that we warned about last began.
     warned_of: Option<Instant>,
     /// Longest time for the withdrawal.
     stop_timeout: Duration,
-    /// The end, once we are told to end.
+    /// The deadlines of the withdrawal, once it has begun.
     stop: Option<Stop>,
-    /// Who wants to know how we are.
+    /// Who is told how we are.
     supervisor: Option<Supervisor<'a>>,
-    /// When it wants to hear from us next.
+    /// The timer for the next notice to the supervisor.
     pulse: Option<Interval>,
 }
 
-/// The times of a withdrawal.
+/// The deadlines of a withdrawal.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
-    /// By when it has to be done.
+    /// When the withdrawal must be over.
     time_up: Instant,
-    /// How long a grant or a put may still be on its way: its endpoint may be dead. Nothing once we hurry.
+    /// Until when we wait for the answer to a grant or a put that was on its way: its endpoint may be dead. `None` once
+    /// that wait is over.
     cut: Option<Instant>,
 }
 
@@ -183,8 +184,8 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    /// The next event, and whether `work` is over with it. What is no event for the machine is dealt with until there is
-    /// one.
+    /// The next event for the machine, and whether it ends `work`. Everything that is no event for the machine is
+    /// handled here.
     async fn next(
         &mut self,
         mut work: Pin<&mut impl Future<Output = Event>>,
@@ -200,7 +201,7 @@ impl<'a> Announcer<'a> {
                     None => self.tell(Notice::Alive),
                 },
                 () = beat(&mut self.pulse) => self.tell(Notice::Alive),
-                // The worker may have ended the silence meanwhile, which is no event.
+                // If the worker ended the silence meanwhile, there is nothing to warn about.
                 () = reached(silent_since.map(|since| since + ttl)) => if self.silent_since() == silent_since {
                     self.warned_of = silent_since;
                     warn!(key = self.key, "no renewal for a TTL: the key has ended, unless etcd itself was down");
@@ -215,7 +216,7 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    /// Tells the machine what happened, and everybody else what came of it.
+    /// Tells the machine what happened, and then logs, counts and reports what changed.
     fn take(&mut self, event: Event) {
         let before = self.machine.state().clone();
         self.machine.on(event.clone(), LeaseId::random());
@@ -226,14 +227,14 @@ impl<'a> Announcer<'a> {
         self.tell(if event == Event::Shutdown { Notice::Stopping } else { Notice::Alive });
     }
 
-    /// What the newest report is to the machine; nothing where the gate is as it was.
+    /// The event of the newest report; `None` if the gate did not change.
     fn gate_turned(&mut self) -> Option<Event> {
         let open = self.reports.borrow_and_update().verdict.is_open();
         let has_turned = std::mem::replace(&mut self.gate_open, open) != open;
         has_turned.then_some(if open { Event::GateOpened } else { Event::GateClosed })
     }
 
-    /// Since when a lease that has to be renewed was not, unless that was warned about.
+    /// Since when our lease, which has to be renewed, was not renewed. `None` if we warned about that silence already.
     fn silent_since(&self) -> Option<Instant> {
         let since = self.contact.borrow().silent_since.filter(|_| self.machine.state().renews());
         since.filter(|since| self.warned_of != Some(*since))
@@ -245,12 +246,13 @@ impl<'a> Announcer<'a> {
         self.stop = Some(Stop { time_up: now + self.stop_timeout, cut: Some(now + self.stop_timeout / 2) });
     }
 
-    /// Whether everything has to be quick from now on: once, when what went on before the end is over.
+    /// Whether everything has to be quick from now on. It is true once: when the work that went on at the shutdown is
+    /// over.
     fn begins_to_hurry(&mut self) -> bool {
         self.stop.as_mut().is_some_and(|stop| stop.cut.take().is_some())
     }
 
-    /// Tells the supervisor, if there is one, how things are.
+    /// Tells the supervisor, if there is one, the present state.
     fn tell(&self, notice: Notice) {
         if let Some(supervisor) = &self.supervisor {
             let (contact, report) = (self.contact.borrow(), self.reports.borrow());
@@ -274,7 +276,7 @@ impl<'a> Announcer<'a> {
     }
 }
 
-/// The next beat; never where nobody wants to hear any.
+/// Waits for the next time to notify the supervisor; for ever if there is no supervisor.
 async fn beat(pulse: &mut Option<Interval>) {
     match pulse {
         Some(pulse) => _ = pulse.tick().await,
@@ -282,7 +284,7 @@ async fn beat(pulse: &mut Option<Interval>) {
     }
 }
 
-/// Waits until this time; for ever where there is none.
+/// Waits until this time; for ever if there is none.
 async fn reached(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

@@ -1,5 +1,6 @@
-//! Notes beside the announcer, and never in its way, that the node is in a cluster: on this host, so that it never elects
-//! a second one, and in etcd, so that `bootstrap` hands out no first masters any more.
+//! Notes, beside the announcer, that the node is in a cluster: on the disk of this host, so that the node never elects
+//! a second master, and in etcd, so that `bootstrap` hands out no first masters any more. It never delays the
+//! announcer.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,28 +16,28 @@ use crate::{
     node::{Identity, Report, Reports, Told},
 };
 
-/// How often it is looked whether the mark still stands there.
+/// How often we look whether the mark is still in etcd.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
-/// Between two tries where etcd does not answer; the connection adds its own.
+/// The pause between two tries while etcd does not answer. The connection adds its own pauses.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two tries where etcd refuses: the role may be given the permission.
+/// The pause between two tries while etcd refuses: an operator may give our role the permission.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
-/// Between two tries to write the note where the disk refuses it: somebody may make room, or mount it.
+/// The pause between two tries to write the note while the disk refuses it: somebody may free space, or mount the disk.
 const DISK_PAUSE: Duration = Duration::from_secs(10);
 
-/// What notes, and where.
+/// What is needed to note.
 #[derive(Debug)]
 pub struct Noting {
-    /// The host's notes.
+    /// The notes of this host.
     pub memory: Memory,
-    /// The mark in etcd, over a connection of its own.
+    /// The mark "formed" in etcd, over a connection of its own.
     pub mark: FormedMark,
-    /// A check asks CrateDB itself, so that a master can be seen.
+    /// Whether a check asks CrateDB itself. Without such a check, nobody can see whether the node has a master.
     pub asks_cratedb: bool,
 }
 
-/// Notes for ever: whenever `reports` tell something new of the node, and at each claim of the key, which `claims` counts:
-/// after a claim etcd may have lost its data. Safe to drop.
+/// Notes without an end: whenever `reports` has something new about the node, and after each claim of the key, because
+/// etcd may have lost its data before it. `claims` counts the claims. Safe to drop.
 pub async fn run(noting: Noting, mut reports: Reports, mut claims: watch::Receiver<u64>) -> Infallible {
     let note = noting.memory.note().await;
     let mut notary = Notary { noting, note, due: None, write_due: None, said: Said::default() };
@@ -46,7 +47,7 @@ pub async fn run(noting: Noting, mut reports: Reports, mut claims: watch::Receiv
         let wakes = [notary.due, notary.write_due].into_iter().flatten().min();
         tokio::select! {
             changed = reports.changed() => if changed.is_err() {
-                // Nobody probes any more: the process ends.
+                // The checks have ended, so the process is about to end.
                 std::future::pending::<()>().await;
             },
             Ok(()) = claims.changed() => notary.due = Some(Instant::now()),
@@ -57,16 +58,16 @@ pub async fn run(noting: Noting, mut reports: Reports, mut claims: watch::Receiv
 
 struct Notary {
     noting: Noting,
-    /// What is known on this host, also where its disk does not keep it.
+    /// The note of this host, even if its disk does not keep it.
     note: Option<Note>,
-    /// When the mark has to be looked at; never before there was a reason to.
+    /// When to look at the mark. `None` until there is a reason.
     due: Option<Instant>,
-    /// When the note has to be written: it is new, or the disk did not take it.
+    /// When to write the note: because it is new, or because the disk refused it.
     write_due: Option<Instant>,
     said: Said,
 }
 
-/// What was warned about, once each.
+/// What was warned about. Each warning is given once.
 #[derive(Default)]
 struct Said {
     hidden: bool,
@@ -84,8 +85,8 @@ impl Notary {
         }
         let start = started.as_ref().and_then(|started| started.epoch);
         let is_due = self.due.is_some_and(|due| due <= Instant::now());
-        // Of a node of which nobody wrote down when it was started, etcd's epoch has to be known; until then any note is
-        // better than none.
+        // If nobody wrote down in which epoch this node was started, we need the epoch of etcd. Until there is a note,
+        // we try at once: any note is better than none.
         let stored = if seen == Sighting::HasMaster && start.is_none() && (is_due || self.note.is_none()) {
             match self.noting.mark.epoch().await {
                 Ok(stored) => stored,
@@ -155,13 +156,14 @@ impl Notary {
         }
     }
 
-    /// Puts the mark, if this host knows that a master was seen in the epoch `start`, or in one that nobody wrote down.
+    /// Puts the mark, if this host knows that its node has had a master since it was started. `start` is the epoch in
+    /// which the node was started, if that was written down.
     async fn mark(&mut self, start: Option<Epoch>) {
         self.due = None;
         let Some(note) = self.note.as_ref().filter(|note| note.evidence == Evidence::HasMaster) else {
             return;
         };
-        // The node was started anew since, after a reset: nothing was seen of it yet.
+        // The node was started again after a reset, and since then nobody saw whether it has a master.
         if start.is_some_and(|start| !note.holds(start)) {
             return;
         }
@@ -211,8 +213,8 @@ impl Notary {
         self.due = Some(Instant::now() + pause);
     }
 
-    /// Says once that nobody can see whether the cluster has formed, where that matters. Of a node that wants a password
-    /// the gate says it.
+    /// Warns once that nobody can see whether the cluster has formed, if this node may elect. For a node that wants a
+    /// password, the gate gives that warning.
     fn warn_of_hidden(&mut self, started: Option<&Started>) {
         let elects = started.is_some_and(|started| started.elects);
         if elects && !self.noting.asks_cratedb && !std::mem::replace(&mut self.said.hidden, true) {

@@ -1,5 +1,4 @@
-//! What is said of an announcement: a log line for each boundary in its life, and one line on how
-//! things are now.
+//! What is told about an announcement: a log line for each change that matters, and one line about the present state.
 
 use tracing::{info, warn};
 
@@ -12,16 +11,17 @@ use crate::{
     text::escape,
 };
 
-/// What was said of an announcement in the log.
+/// What was logged about an announcement.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// A fight for the key, or an etcd that lies, would have us say it without end.
+    /// Limits the log lines: another process that fights for the key, or an etcd that lies, could cause them without an
+    /// end.
     lines: Lines,
 }
 
 impl Report {
-    /// One line for each boundary in the life of an announcement. Of those that somebody else can cause again and again,
-    /// some are left out.
+    /// Logs one line for each change that matters. If there are too many of those that another process can cause again
+    /// and again, some are left out.
     pub(super) fn report(&mut self, key: &str, before: &State, event: &Event, after: &State) {
         match (before, event, after) {
             (State::Claiming(claim), _, State::Announced { session, sight }) if self.lines.may_say() => {
@@ -76,9 +76,9 @@ fn value(sight: &Sight) -> &str {
     }
 }
 
-/// One line on how things are, for `systemctl status`.
+/// One line about the present state, for `systemctl status`.
 pub(super) fn status_line(key: &str, state: &State, contact: &Contact, verdict: &Verdict) -> String {
-    // A renewal since then shows that it is over.
+    // A renewal that is newer than the failure shows that the failure is over.
     let failure = contact.failure.as_ref().filter(|f| contact.renewed.is_none_or(|renewed| renewed < f.at));
     let failure = failure.map(|f| format!("etcd {}: {}", address(&f.endpoint), f.reason));
     let because = |text: String| match &failure {
@@ -119,11 +119,11 @@ pub(super) fn status_line(key: &str, state: &State, contact: &Contact, verdict: 
             because(format!("not withdrawn {key} \u{b7} lease {lease}"))
         }
     };
-    // Whatever it quotes, it stays one line.
+    // The line may quote a value from elsewhere; it stays one line all the same.
     escape(line.as_bytes())
 }
 
-/// An endpoint without its scheme.
+/// The endpoint without its scheme.
 fn address(endpoint: &str) -> &str {
     endpoint.split_once("://").map_or(endpoint, |(_, address)| address)
 }

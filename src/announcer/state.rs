@@ -1,73 +1,73 @@
-//! The announcer as a pure state machine: events in, one action out; no I/O and no clock.
+//! The announcer as a pure state machine: events go in, one action comes out. It has no I/O and no clock.
 //!
-//! At any time there is exactly one [`Action`] to be doing. The shell in [`super`] does it, reports
-//! what came of it as an [`Event`], and asks again. An action that is still the same after an event
-//! is carried on; a different one replaces it. That is why a grant or a put that is on its way is
-//! never abandoned with its outcome unknown: while it is, the machine keeps asking for it.
+//! At any time exactly one [`Action`] has to be done. The loop in [`super`] does it, reports the result as an
+//! [`Event`], and asks again. If the action is the same after an event, it goes on; if it is another one, it replaces
+//! the old one. While the answer to a grant or a put is still missing, the machine asks for the same action. So a
+//! request that changes etcd is never abandoned on its way.
 //!
-//! What holds in every state, and is tested below: at most one lease is ours; nothing is put or
-//! granted once shutdown began; a lease that is being released is never renewed; only our own lease
-//! is ever revoked, which deletes what is attached to it and nothing else.
+//! These rules hold in every state, and are tested below: we have at most one lease. Nothing is granted or put once the
+//! shutdown has begun. A lease that is being released is never renewed. We revoke only our own lease, which deletes the
+//! keys that are attached to it and nothing else.
 
 use crate::lease::{LeaseId, Sight};
 
-/// What is going on. Each state carries what it knows.
+/// The state. Each variant carries what is known in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// The gate is closed; nothing of ours is in etcd.
+    /// The gate is closed, and nothing of ours is in etcd.
     Waiting,
-    /// Getting a lease, and the key under it.
+    /// We are about to get a lease, and to put the key under it.
     Claiming(Claim),
-    /// The key is under our lease; we keep it alive and watch the key.
+    /// The key is under our lease. We keep the lease alive and watch the key.
     Announced {
         /// Our lease.
         session: Session,
         /// The key as we put it.
         sight: Sight,
     },
-    /// Another lease holds the key; ours is revoked.
+    /// Another lease holds the key. We have no lease.
     Standby {
         /// The key as its holder put it.
         holder: Sight,
     },
-    /// The gate closed, the key is another's, or the answer to a grant was lost: our lease is not
-    /// kept alive any more and is revoked until etcd answers.
+    /// The gate closed, another lease took the key, or the answer to a grant was lost. Our lease is not kept alive any
+    /// more, and we ask etcd to revoke it until etcd answers.
     Releasing {
-        /// Our lease, on its way out.
+        /// Our lease, which is being revoked.
         session: Session,
-        /// Who holds the key instead, if that is why.
+        /// The key as its new holder put it, if that is why we release.
         holder: Option<Sight>,
     },
-    /// Shutdown: as releasing, until the shell says that time is up.
+    /// Shutdown: as in `Releasing`, until the loop says that the time is up.
     Withdrawing {
-        /// Our lease, on its way out.
+        /// Our lease, which is being revoked.
         session: Session,
     },
     /// The end.
     Gone(Ending),
 }
 
-/// The steps to the key.
+/// How far we are on the way to the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// Where we are.
+    /// The present step.
     pub step: Step,
-    /// Our lease, once one was asked for.
+    /// Our lease, once we have asked for one.
     pub session: Option<Session>,
-    /// What to do instead as soon as the outcome of this step is known.
+    /// What to do when the result of this step is known.
     then: Then,
 }
 
 /// One step of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Something was lost: wait a moment, so that neither a fleet nor a fight runs hot.
+    /// We lost the key or the lease. We wait for a moment, so that many sidekicks, or two that fight, do not load etcd.
     Pause,
-    /// Read the key; keep our lease alive, if there is one, and learn whether it lives.
+    /// Read the key. If we have a lease, renew it, and learn whether it still exists.
     Look,
     /// Ask for a lease.
     Grant(Sight),
-    /// Put the key under our lease, if it still is as it was seen.
+    /// Put the key under our lease, if the key is still as we saw it.
     Put(Sight),
 }
 
@@ -78,16 +78,16 @@ enum Then {
     Withdraw,
 }
 
-/// One lease: granted, kept alive, lost or revoked.
+/// One lease of ours: granted, kept alive, then lost or revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Session {
-    /// Chosen by us, at random, never used again.
+    /// The id. We choose it at random, and never use it again.
     pub lease: LeaseId,
-    /// The answer to the grant was lost: whether the lease is there, or will be, is unknown.
+    /// Whether the answer to the grant was lost. Then we do not know whether the lease exists, or will exist.
     pub unsettled: bool,
 }
 
-/// How it ended.
+/// How the announcer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
     /// Nothing of ours is in etcd.
@@ -96,60 +96,60 @@ pub enum Ending {
     Unconfirmed(LeaseId),
 }
 
-/// What must be going on now.
+/// What has to be done now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Nothing.
     Idle,
     /// Wait a moment before the next look.
     Pause,
-    /// Read the key and, side by side, renew this lease.
+    /// Read the key and, at the same time, renew this lease.
     Look(Option<LeaseId>),
-    /// Ask for a lease under this id.
+    /// Ask for a lease with this id.
     Grant(LeaseId),
-    /// Put the key under this lease if its mod revision still is the one seen.
+    /// Put the key under this lease, if its mod revision is still the one that we saw.
     Put(LeaseId, Sight),
-    /// Keep this lease alive and report when the key is no longer as seen.
+    /// Keep this lease alive, and report when the key is no longer as we saw it.
     Hold(LeaseId, Sight),
-    /// Report when the key is no longer as seen.
+    /// Report when the key is no longer as we saw it.
     Follow(Sight),
     /// Revoke this lease.
     Revoke(LeaseId),
-    /// End.
+    /// End the loop.
     Finish(Ending),
 }
 
-/// What happened: to us, or to the action that is going on.
+/// What happened: an event from outside, or the result of the present action.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The node can be joined.
     GateOpened,
     /// The node cannot be joined any more.
     GateClosed,
-    /// We are told to end.
+    /// The process is told to end.
     Shutdown,
-    /// The time for ending is up.
+    /// The time for the withdrawal is over.
     TimeUp,
     /// The pause is over.
     Paused,
-    /// The key is like this.
+    /// The key was read, or has changed.
     Seen(Sight),
-    /// The lease is there.
+    /// Etcd granted the lease.
     Granted,
     /// The key is under our lease now.
     Put(Sight),
-    /// The key was no longer as it was seen; nothing was put.
+    /// The key was not as we had seen it, so nothing was put.
     Changed,
-    /// Etcd says that our lease is not there.
+    /// Etcd says that our lease does not exist.
     LeaseGone,
-    /// Etcd says that our lease is not there any more.
+    /// Etcd says that our lease is gone, after we asked to revoke it.
     Revoked {
-        /// It was there until then.
+        /// Whether it existed until then.
         existed: bool,
     },
-    /// No answer: whether etcd acted on it is unknown.
+    /// There was no answer. We do not know whether etcd acted on the request.
     Unanswered,
-    /// Etcd answered no; it did nothing.
+    /// Etcd refused the request, and did nothing.
     Refused,
 }
 
@@ -158,8 +158,8 @@ pub enum Event {
 pub struct Machine {
     state: State,
     gate_open: bool,
-    /// Until this process's first claim has succeeded it takes the key over whoever holds it, so
-    /// that a restart after a crash does not wait for the lease of its predecessor to end.
+    /// Whether a claim takes the key from any holder. That is so until the first claim of this process has succeeded:
+    /// after a crash and a restart, we do not wait until the lease of our predecessor ends.
     takes_over: bool,
 }
 
@@ -170,12 +170,12 @@ impl Machine {
         Self { state, gate_open, takes_over: true }
     }
 
-    /// What is going on.
+    /// The present state.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// What must be going on now.
+    /// What has to be done now.
     pub fn action(&self) -> Action {
         match &self.state {
             State::Waiting => Action::Idle,
@@ -189,8 +189,8 @@ impl Machine {
         }
     }
 
-    /// Takes in what happened. `fresh` is a lease id that was never used before; it is taken when
-    /// a new session begins.
+    /// Takes in what happened. `fresh` is a lease id that was never used before. The machine uses it if a new session
+    /// begins.
     pub fn on(&mut self, event: Event, fresh: LeaseId) {
         match event {
             Event::GateOpened => self.gate_open = true,
@@ -235,7 +235,7 @@ impl Machine {
         match self.claim_step(claim, event, fresh) {
             state if then == Then::GoOn => state,
             State::Claiming(next) if next.step == step => State::Claiming(next),
-            // The outcome of the step is known now: do what waited for it.
+            // The result of the step is known now, so we do what had to wait for it.
             State::Claiming(next) => State::leave(next.session, then),
             State::Announced { session, .. } | State::Releasing { session, .. } => {
                 State::leave(Some(session), then)
@@ -251,8 +251,8 @@ impl Machine {
             (Step::Look, Event::LeaseGone) => claim.session = None,
             (Step::Grant(sight), Event::Granted) => claim.step = Step::Put(sight.clone()),
             (Step::Grant(_), Event::Unanswered) => {
-                // Not again under the same id: the lost request could be delivered after that
-                // lease was revoked, and a lost put after it, and the key would be an orphan's.
+                // We never try again with the same id. The lost grant could arrive after we revoked that lease, and a
+                // lost put after the grant. Then a key of nobody would be there.
                 if let Some(session) = claim.session {
                     let session = Session { unsettled: true, ..session };
                     return State::Releasing { session, holder: None };
@@ -277,7 +277,7 @@ impl Machine {
         State::Claiming(claim)
     }
 
-    /// What to do about the key as it was just read.
+    /// Decides what to do about the key as it was just read.
     fn judge(&self, session: Option<Session>, sight: Sight, fresh: LeaseId) -> State {
         match session {
             Some(session) if sight.is_ours(session.lease) => State::Announced { session, sight },
@@ -336,7 +336,7 @@ fn withdrawing(session: Session, event: &Event) -> State {
 }
 
 impl State {
-    /// Whether there is a lease of ours that is to be kept alive.
+    /// Whether we have a lease that must be kept alive.
     pub(super) fn renews(&self) -> bool {
         match self {
             Self::Announced { .. } => true,
@@ -381,7 +381,7 @@ impl Claim {
         matches!(self.step, Step::Grant(_) | Step::Put(_))
     }
 
-    /// Leaves the claim: at once, or as soon as the outcome of a request on its way is known.
+    /// Leaves the claim: at once, or when the result of a request that is on its way is known.
     fn turn(mut self, then: Then) -> State {
         if self.in_flight() {
             self.then = then;

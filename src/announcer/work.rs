@@ -1,4 +1,4 @@
-//! Does what the state machine asks for, one action at a time, and not faster than is good for etcd.
+//! Does what the state machine asks for, one action at a time, at a pace that does not overload etcd.
 
 use std::{future::pending, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     lease::{LeaseId, Sight},
 };
 
-/// A loss discovered after an outage is claimed within this long, so that a fleet does not return
-/// in one instant.
+/// After an outage, a key that was lost is claimed again within this time. The moment is random, so that a fleet does
+/// not come back all at once.
 const SPREAD: Duration = Duration::from_millis(500);
-/// So many losses in a row are repaired at once, and one more a second after that: whoever keeps taking the key away is
-/// met by one put a second and not by a fight.
+/// Five losses in a row are repaired at once, and after that one per second. So a process that keeps taking the key
+/// away causes one put per second, and no fight.
 const REPAIRS: Budget = Budget::new(5, Duration::from_secs(1));
-/// So many steps are made in a row, and ten a second after that. A repair takes five at most, so that nobody needs more
-/// but an etcd whose answers cannot all be true, and that one would keep us busy without end.
+/// Fifty steps in a row are made at once, and after that ten per second. A repair takes five steps at most. Only an
+/// etcd whose answers contradict each other needs more, and it would keep us busy without end.
 const STEPS: Budget = Budget::new(50, Duration::from_millis(100));
 
 /// Works on our key, one action at a time.
@@ -27,7 +27,7 @@ const STEPS: Budget = Budget::new(50, Duration::from_millis(100));
 pub(super) struct Worker {
     own_key: OwnKey,
     pace: Pace,
-    /// How often it may be said that we are still announced.
+    /// Limits how often "still announced" is logged.
     still: Lines,
 }
 
@@ -36,18 +36,18 @@ impl Worker {
         Self { own_key, pace: Pace::default(), still: Lines::default() }
     }
 
-    /// The TTL that etcd granted, or the one asked for as long as none was granted.
+    /// The TTL that etcd granted. Until a lease is granted, the TTL that we ask for.
     pub(super) fn ttl(&self) -> Duration {
         self.own_key.ttl()
     }
 
-    /// From now on everything has to be done within `limit`.
+    /// From now on every request must be done within `limit`.
     pub(super) fn hurry(&mut self, limit: Duration) {
         self.own_key.hurry(limit);
     }
 
-    /// Does what the machine asks for, once, and tells what came of it. Never ends where there is nothing to do. When
-    /// dropped, whether etcd acted on it is unknown.
+    /// Does one action and returns the result. It does not return if there is nothing to do. If it is dropped, we do
+    /// not know whether etcd acted on the request.
     pub(super) async fn perform(&mut self, action: &Action) -> Event {
         if *action != Action::Pause {
             self.pace.resume_at = None;
@@ -75,7 +75,7 @@ impl Worker {
         done.unwrap_or_else(|error| match error {
             Error::LeaseNotFound => Event::LeaseGone,
             Error::Unavailable(_) => Event::Unanswered,
-            // Each of these is an answer, or was found out before anything was sent.
+            // All other errors are an answer of etcd, or were found before anything was sent.
             _ => Event::Refused,
         })
     }
@@ -94,16 +94,16 @@ impl Worker {
     }
 }
 
-/// How soon a loss is claimed again, and how fast anything is done.
+/// The pace: how soon a loss is repaired, and how often anything is done.
 #[derive(Debug)]
 struct Pace {
-    /// How often the key may be put back at once.
+    /// How many times the key may be put back at once.
     repairs: Budget,
-    /// How often anything may be done at once.
+    /// How many steps may be made at once.
     steps: Budget,
-    /// When the pause that goes on is over: it may be begun more than once.
+    /// When the present pause is over. A pause may be started more than once, and keeps its end.
     resume_at: Option<Instant>,
-    /// The last change was seen on a live watch, not discovered after an outage.
+    /// Whether the last change was seen on a live watch, and not found after an outage.
     seen_live: bool,
 }
 
@@ -114,7 +114,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// When the pause is over that begins now, or began before.
+    /// When the present pause is over; starts one if there is none.
     fn resume_at(&mut self) -> Instant {
         let resume_at = match self.resume_at {
             Some(resume_at) => resume_at,
@@ -123,7 +123,8 @@ impl Pace {
         *self.resume_at.insert(resume_at)
     }
 
-    /// A loss that was discovered after an outage is claimed a moment later than one that was seen to happen.
+    /// An extra wait for a loss that was found after an outage. There is none for a loss that was seen when it
+    /// happened.
     fn spread(&self) -> Duration {
         if self.seen_live { Duration::ZERO } else { SPREAD.mul_f64(fastrand::f64()) }
     }

@@ -8,16 +8,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// When the list of a cluster was frozen, or the last reset was made: milliseconds of the wall clock since 1970. Zero
-/// where none is stored, as by a program that knew no epochs.
+/// When the list of a cluster was frozen, or when the last reset was made: milliseconds of the wall clock since 1970.
+/// It is 0 if none is stored, as by an older program without epochs.
 ///
-/// The clock is in it, and not a mere count, because a store that lost its data would count from the beginning again,
-/// and the next reset would be below every old note.
+/// It is a time and not a count. A store that lost its data would start a count from the beginning, and the epoch of
+/// the next reset would be less than that of every old note.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "u64", try_from = "u64")]
 pub struct Epoch(u64);
 
-/// The last millisecond of the year 9999: what is greater came from no clock, and nothing could follow it.
+/// The last millisecond of the year 9999. A greater number cannot come from a clock, and no epoch could follow it.
 const LAST: u64 = 253_402_300_799_999;
 
 /// Why a text or a number is no [`Epoch`].
@@ -26,12 +26,12 @@ const LAST: u64 = 253_402_300_799_999;
 pub struct InvalidEpoch;
 
 impl Epoch {
-    /// The next epoch after this one, begun at `now`: greater than this one whatever the clock says.
+    /// The next epoch, which begins at `now`. It is greater than this one, whatever the clock says.
     #[must_use]
     pub fn next(self, now: SystemTime) -> Self {
         let clock = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let clock = u64::try_from(clock).unwrap_or(LAST);
-        // At the very end it stays where it is, and a reset has no effect any more; no clock leads there.
+        // At the end of the range it stays the same, and a reset has no effect any more. No clock leads there.
         Self(clock.max(self.0 + 1).min(LAST))
     }
 }

@@ -1,21 +1,23 @@
-//! Which machine this is, and which boot of it, so that a node that was started again is told from another of its name.
+//! Identifies this machine and its boot. So a node that was started again can be told from another node with the same
+//! name.
 
 use std::{fmt, fs};
 
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-/// The operating system's id of this machine (machine-id(5)).
+/// The file with the operating system's id of this machine (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
-/// The kernel's id of this boot: the same in every container of a machine, until that is booted again.
+/// The file with the kernel's id of this boot. It is the same in every container of a machine, until the machine boots
+/// again.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// What the id is mixed with, for our use alone.
+/// The message that is hashed with the id, so that the result is for our use only.
 const OURS: &[u8] = b"crate-discovery bootstrap";
 
 /// A machine, as 32 hex digits that mean nothing elsewhere.
 ///
-/// Derived from the machine's id as machine-id(5) asks of whatever leaves the machine: hashed with a
-/// key. Ours is HMAC-SHA256, cut to 128 bits.
+/// It is derived from the id of the machine. machine-id(5) asks for a keyed hash if an id leaves the machine: ours is
+/// HMAC-SHA256, cut to 128 bits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct MachineId(String);
@@ -36,28 +38,27 @@ impl TryFrom<String> for MachineId {
     }
 }
 
-/// Neither id of this machine can be read.
+/// This machine has no id that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this machine has no id: neither {MACHINE_ID} nor {BOOT_ID} holds one")]
 pub struct NoMachineId;
 
 impl MachineId {
-    /// Of the machine we run on: from `/etc/machine-id`, or, where a container has no such file, from
-    /// the id of this boot.
+    /// The id of this machine: from `/etc/machine-id`, or from the id of this boot if a container has no such file.
     ///
     /// # Errors
-    /// [`NoMachineId`], where `/proc` is missing as well.
+    /// [`NoMachineId`] if `/proc` is missing, too.
     pub fn of_this_machine() -> Result<Self, NoMachineId> {
         read(MACHINE_ID).or_else(|| read(BOOT_ID)).ok_or(NoMachineId)
     }
 
-    /// Of a machine that has no id; no machine that has one has this one.
+    /// The id for a machine without an id. No other machine has it.
     pub(super) fn unknown() -> Self {
         Self("0".repeat(32))
     }
 
-    /// From 32 hex digits, with or without dashes. Anything else, such as the word `uninitialized` of
-    /// an image, is no id.
+    /// Derives the id from 32 hex digits, with or without dashes. Anything else is no id, for example the word
+    /// `uninitialized` in an image.
     pub fn derive(text: &str) -> Option<Self> {
         let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
         if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -69,25 +70,25 @@ impl MachineId {
     }
 }
 
-/// One boot of a machine, as 32 hex digits that mean nothing elsewhere: clones of a machine have its id, but each has a
-/// boot of its own.
+/// One boot of a machine, as 32 hex digits that mean nothing elsewhere. Clones of a machine share its id, but each has
+/// boots of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BootId(MachineId);
 
 impl BootId {
-    /// Of the boot that we run in. None where `/proc` shows none, as in a sandbox with `ProcSubset=pid`.
+    /// The boot that we run in. `None` if `/proc` does not show it, as in a sandbox with `ProcSubset=pid`.
     pub fn of_this_boot() -> Option<Self> {
         read(BOOT_ID).map(Self)
     }
 
-    /// From the kernel's id; see [`MachineId::derive`].
+    /// Derives it from the kernel's id; see [`MachineId::derive`].
     pub fn derive(text: &str) -> Option<Self> {
         MachineId::derive(text).map(Self)
     }
 }
 
-/// The id that a file of the system holds.
+/// Reads an id from a file of the system.
 fn read(path: &str) -> Option<MachineId> {
     fs::read_to_string(path).ok().as_deref().and_then(MachineId::derive)
 }
@@ -106,7 +107,7 @@ mod tests {
     fn id_of_a_machine_is_stable_and_does_not_give_the_machines_own_away() {
         let own = "3d1219c7c4c5404aaa1f6d2a48adfda4";
         let derived = MachineId::derive(&format!("{own}\n")).unwrap();
-        // Written down, because a newer release has to recognise what an older one stored.
+        // The value is written down here, because a newer release has to recognise what an older one stored.
         assert_eq!(derived.to_string(), "f165794d426c3833406606f798e5028c");
         assert_eq!(MachineId::derive("3D1219C7-C4C5-404A-AA1F-6D2A48ADFDA4"), Some(derived));
     }

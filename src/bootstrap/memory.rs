@@ -1,4 +1,5 @@
-//! The host's notes on its own disk. They survive a power cut; a disk that hangs holds up nobody but who waits for it.
+//! The notes of this host on its own disk. They survive a power cut. A disk that hangs delays only those who wait for a
+//! note.
 
 use std::{
     fs::File,
@@ -20,26 +21,26 @@ use crate::{
     thread,
 };
 
-/// A note takes a few hundred bytes; a file that is longer is none.
+/// The largest file that is read, in bytes. A note takes a few hundred bytes, so a longer file is no note.
 const LONGEST: u64 = 16 * 1024;
 
 /// Where a host keeps its notes of one prefix.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// `--state-dir`; without it nothing is remembered.
+    /// `--state-dir`. Without it nothing is remembered.
     directory: Option<PathBuf>,
     prefix: String,
     machine: MachineId,
 }
 
 impl Memory {
-    /// The notes in `directory` of what is announced under `prefix`, as `machine` keeps them. Nothing is read yet.
+    /// The notes in `directory` about the cluster under `prefix`, for `machine`. Nothing is read yet.
     pub fn new(directory: Option<PathBuf>, prefix: &str, machine: MachineId) -> Self {
         Self { directory, prefix: prefix.to_owned(), machine }
     }
 
-    /// As [`Memory::new`], for the machine that we run on. One that has no id, as in an empty chroot, remembers nothing,
-    /// with a warning.
+    /// As [`Memory::new`], for the machine that we run on. A machine without an id, as in an empty chroot, remembers
+    /// nothing; there is a warning.
     pub fn of_this_machine(directory: Option<PathBuf>, prefix: &str) -> Self {
         match MachineId::of_this_machine() {
             Ok(machine) => Self::new(directory, prefix, machine),
@@ -52,38 +53,38 @@ impl Memory {
         }
     }
 
-    /// The prefix that the notes are of.
+    /// The prefix of the notes.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The machine that keeps the notes.
+    /// The machine of the notes.
     pub fn machine(&self) -> &MachineId {
         &self.machine
     }
 
-    /// The note, if there is one of this prefix and this machine. One that cannot be read is none, with a warning: then
-    /// etcd is asked. Reads on a thread of its own. Safe to drop.
+    /// The note, if there is one of this prefix and this machine. If it cannot be read, there is a warning, and it
+    /// counts as missing, so that etcd decides. It is read on a thread of its own. Safe to drop.
     pub async fn note(&self) -> Option<Note> {
         let note: Note = self.read("note").await?;
         (note.prefix == self.prefix && note.machine == self.machine).then_some(note)
     }
 
-    /// What was written down when the node was last started; as [`Memory::note`].
+    /// What was noted when the node was last started; as [`Memory::note`].
     pub async fn started(&self) -> Option<Started> {
         let started: Started = self.read("started").await?;
         (started.prefix == self.prefix && started.machine == self.machine).then_some(started)
     }
 
-    /// Writes the note, and waits until it is on the disk. Does nothing without `--state-dir`.
+    /// Writes the note, and waits until it is on the disk. It does nothing without `--state-dir`.
     ///
     /// # Errors
-    /// One sentence; the note is as it was then. When dropped, the writing goes on.
+    /// One sentence; the note is as it was. If the future is dropped, the write goes on.
     pub async fn write_note(&self, note: &Note) -> Result<(), String> {
         self.write("note", note).await
     }
 
-    /// Writes down what the node is started with; as [`Memory::write_note`].
+    /// Notes what the node is started with; as [`Memory::write_note`].
     ///
     /// # Errors
     /// As [`Memory::write_note`].
@@ -91,7 +92,8 @@ impl Memory {
         self.write("started", started).await
     }
 
-    /// `<directory>/<kind>-<16 hex digits of the prefix>.json`: a prefix is a path, and longer than a file's name may be.
+    /// The path `<directory>/<kind>-<16 hex digits of the prefix>.json`. The prefix is hashed, because it is a path
+    /// itself, and may be longer than the name of a file.
     fn path(&self, kind: &str) -> Option<PathBuf> {
         let hash = digest::digest(&digest::SHA256, self.prefix.as_bytes());
         let hex: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -122,7 +124,7 @@ impl Memory {
     }
 }
 
-/// What a file holds; none where there is no file.
+/// The content of a file. `None` if there is no file.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     let open = || -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
@@ -130,7 +132,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
         Ok(text)
     };
     match open() {
-        // A file that was torn is no JSON.
+        // A file of which only a part was written is no valid JSON.
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|_| "it is no note of ours".to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(plain_io(&error)),

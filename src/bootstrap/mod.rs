@@ -1,23 +1,23 @@
-//! Who may elect the first master: what is stored for it, and the rules.
+//! Decides who may elect the first master: what is stored for that, and the rules.
 //!
-//! Candidates register, each under a lease of its own. Once `expect` of them have been there for a while, one
-//! transaction freezes the list of the first ones, and everybody is given that list until the cluster has formed. From
-//! then on the answer is "join". A process looks at all of it at one revision, [`decide`]s, does that one step, and
-//! looks again whatever came of it: so a request or an answer that is lost needs no rule of its own.
+//! Candidates register, each with a lease of its own. Once `expect` of them have been there for a while, one
+//! transaction freezes the list of the first ones. Every node gets that list until the cluster has formed; from then on
+//! the answer is "join". A process reads everything at one revision, [`decide`]s, makes that one step, and reads again,
+//! whatever the result was. So a lost request or a lost answer needs no rule of its own.
 //!
-//! A host whose node has been in a cluster remembers that in a [`Note`] on its own disk, so that an etcd which lost its
-//! data cannot make it elect a second one. Each list and each note belongs to an [`Epoch`]; only a reset, or the list of
-//! a new cluster, begins a greater one, and only a greater one voids a note.
+//! If the node of a host has been in a cluster, the host remembers that in a [`Note`] on its own disk. So an etcd that
+//! lost its data cannot make the node elect a second master. Each list and each note belongs to an [`Epoch`]. Only a
+//! reset, or the list of a new cluster, begins a greater epoch, and only a greater epoch makes a note void.
 //!
 //! | file | what it knows |
 //! | --- | --- |
 //! | `stored` | what is stored in etcd, as JSON and as one [`View`] |
 //! | `rules` | what to do next: pure, no clock |
-//! | `settling` | since when all candidates have been there |
+//! | `settling` | since when all candidates are there |
 //! | `epoch` | the number that grows with each new beginning |
-//! | `note` | what a host remembers, and what is to be noted when: pure |
+//! | `note` | what a host remembers, and when it has to be noted: pure |
 //! | `memory` | the host's notes on its own disk |
-//! | `machine` | which machine this is, and which boot of it |
+//! | `machine` | ids of this machine and of its boot |
 
 mod epoch;
 mod machine;

@@ -1,79 +1,79 @@
-//! What a host remembers of its node on its own disk, and what is to be noted when: pure.
+//! What a host remembers about its node on its own disk, and when it has to be noted. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use super::{epoch::Epoch, machine::MachineId};
 use crate::host::Host;
 
-/// A host's note that its node is in a cluster, or has been given the list of the first masters: from then on nobody may
-/// tell it to elect again, unless a reset begins a greater epoch.
+/// The note of a host that its node is in a cluster, or was given the list of the first masters. From then on the node
+/// must not be told to elect again, unless a reset begins a greater epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Note {
-    /// The prefix in etcd that the cluster is announced under.
+    /// The prefix of the cluster in etcd.
     pub prefix: String,
-    /// Where the node runs. On another machine, as on a clone's disk, the note is void.
+    /// The machine of the node. On another machine, for example on a clone, the note is void.
     pub machine: MachineId,
-    /// CrateDB's `node.name`, as far as it is known. For the reader alone.
+    /// CrateDB's `node.name`, if it is known. It is only for people who read the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// CrateDB's `cluster.name`, as far as it is known. For the reader alone.
+    /// CrateDB's `cluster.name`, if it is known. It is only for people who read the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// The epoch that the node was started in.
+    /// The epoch in which the node was started.
     pub epoch: Epoch,
-    /// How it is known.
+    /// How we know it.
     pub evidence: Evidence,
 }
 
-/// How it is known that a node is in a cluster.
+/// How we know that a node is in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {
-    /// It was given the list, and could be joined after that. More cannot be seen of it: it wants a password, or there
-    /// is no `crate://` check.
+    /// The node was given the list, and could be joined after that. More cannot be seen, because it wants a password,
+    /// or because there is no `crate://` check.
     GivenTheList,
-    /// It answered that it has a master.
+    /// The node answered that it has a master.
     HasMaster,
 }
 
 impl Note {
-    /// Whether the note counts where etcd has this epoch. Only a greater one voids it: an epoch that is absent, smaller
-    /// or the same is that of a store which lost its data, or was restored, or is the note's own.
+    /// Whether the note is valid if etcd has the epoch `stored`. Only a greater epoch makes it void. If `stored` is
+    /// absent, smaller or the same, it is the note's own epoch, or that of a store that lost its data or was restored.
     pub fn holds(&self, stored: Epoch) -> bool {
         stored <= self.epoch
     }
 }
 
-/// What `bootstrap` answered when the node was last started: written down before the node can act on it, because the node
-/// belongs to that epoch, and not to one that is read later.
+/// What `bootstrap` answered when the node was last started. It is written before the node can act on it, because the
+/// node belongs to that epoch, and not to one that is read later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Started {
     /// The prefix in etcd.
     pub prefix: String,
-    /// Where.
+    /// The machine of the node.
     pub machine: MachineId,
     /// CrateDB's `node.name`.
     pub node: Host,
-    /// The epoch at that time. None where etcd could not be asked.
+    /// The epoch at that time. `None` if etcd could not be asked, or has none.
     pub epoch: Option<Epoch>,
-    /// Whether it was given the list.
+    /// Whether the node was given the list.
     pub elects: bool,
 }
 
 /// What can be seen of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sighting {
-    /// It has a master.
+    /// The node has a master.
     HasMaster,
-    /// It can be joined, and nothing else can be seen of it.
+    /// The node can be joined, and nothing else can be seen of it.
     Hidden,
-    /// None of that now.
+    /// Neither is the case now.
     Nothing,
 }
 
-/// The epoch and the evidence of the note that has to be written now, if one has to. `stored` is etcd's epoch, or none
-/// where it is not known; it counts only for a node of which nobody wrote down when it was started, and only until it was
-/// noted: an epoch that a reset begins later is not that node's.
+/// The epoch and the evidence of the note that has to be written now. `None` if none has to be written. `stored` is
+/// etcd's epoch, or `None` if it is not known. It counts only if nobody wrote down when the node was started, and only
+/// until there is a note: a later reset begins an epoch that is not the node's.
 pub fn to_note(
     seen: Sighting,
     started: Option<&Started>,
@@ -94,23 +94,23 @@ pub fn to_note(
     (!is_known).then_some((epoch, evidence))
 }
 
-/// What has to be stored by a host that notes a master.
+/// What a host that sees a master has to store in etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// Nothing: this epoch is stored, and it is greater than the note's.
+    /// Nothing: etcd has this epoch, which is greater than that of the note.
     OlderThan(Epoch),
-    /// Nothing: it is stored.
+    /// Nothing: the mark is stored already.
     Known,
-    /// The mark that the cluster has formed.
+    /// The mark "formed" has to be stored.
     Missing {
-        /// Whether the note's epoch has to be stored with it: none is, or a smaller one, as in a store that lost its data or
-        /// was restored.
+        /// Whether the epoch of the note has to be stored with it, because etcd has none or a smaller one. That is so
+        /// in a store that lost its data or was restored.
         with_epoch: bool,
     },
 }
 
-/// What has to be stored for a cluster of the epoch `noted`, where etcd has the epoch `stored`, if it has one, and has the
-/// mark or not.
+/// What has to be stored for a cluster of the epoch `noted`. `stored` is the epoch in etcd, if there is one;
+/// `is_marked` tells whether the mark is there.
 pub fn to_mark(noted: Epoch, stored: Option<Epoch>, is_marked: bool) -> Mark {
     if let Some(greater) = stored.filter(|stored| *stored > noted) {
         return Mark::OlderThan(greater);
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(master(Some(&in_5), Some(&note(5, GivenTheList)), None), Some((epoch(5), HasMaster)));
         assert_eq!(master(Some(&in_5), Some(&note(4, HasMaster)), None), Some((epoch(5), HasMaster)));
         assert_eq!(master(Some(&in_5), Some(&note(5, HasMaster)), Some(9)), None);
-        // Nobody wrote down when it was started: it was another program, or no disk was there.
+        // Nobody wrote down when the node was started: another program started it, or there was no disk for notes.
         assert_eq!(master(None, None, Some(7)), Some((epoch(7), HasMaster)));
         assert_eq!(master(None, None, None), Some((Epoch::default(), HasMaster)));
         assert_eq!(master(Some(&started(None, false)), None, Some(7)), Some((epoch(7), HasMaster)));
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(mark(Some(6), true), Mark::OlderThan(epoch(6)));
         assert_eq!(mark(Some(5), true), Mark::Known);
         assert_eq!(mark(Some(5), false), Mark::Missing { with_epoch: false });
-        // Lost, or restored from an old backup.
+        // Etcd lost its data, or was restored from an old backup.
         for stored in [None, Some(4)] {
             assert_eq!(mark(stored, true), Mark::Missing { with_epoch: true });
             assert_eq!(mark(stored, false), Mark::Missing { with_epoch: true });

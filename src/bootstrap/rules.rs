@@ -1,4 +1,4 @@
-//! The rules: from what is stored, and what a host remembers, to what to do next. No I/O, no clock.
+//! The rules: what to do next, from what is stored and from what the host remembers. They have no I/O and no clock.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use crate::{host::Host, lease::LeaseId};
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// That is the answer.
+    /// This is the answer.
     Done(Answer),
-    /// There will be none.
+    /// There will be no answer.
     Refuse(Obstacle),
     /// Look again a little later.
     Wait(Obstacle),
-    /// Change this.
+    /// Make this change, if the conditions hold.
     Change(Change, Vec<Condition>),
 }
 
@@ -28,57 +28,57 @@ pub enum Step {
 pub enum Change {
     /// Put our candidate under our lease.
     Register,
-    /// Put the list, and its epoch where none is stored.
+    /// Put the list, and its epoch if none is stored.
     Freeze {
-        /// The list, which carries its epoch.
+        /// The list, with its epoch.
         list: List,
-        /// Whether its epoch has to be stored, too.
+        /// Whether the epoch must be stored, too.
         begins_epoch: bool,
     },
-    /// Delete list, candidates and the mark that the cluster has formed, and store this epoch.
+    /// Delete the list, the candidates and the mark "formed", and store this epoch.
     Reset(Epoch),
 }
 
-/// What must hold for a change to be made. A revision of 0 means that the key is absent.
+/// A condition for a change. A revision of 0 means that the key is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Condition {
-    /// This candidate is as it was seen: its mod revision, and its lease.
-    // The revision alone would do, were it not for a store that lost its data and counts anew.
+    /// This candidate has this mod revision and this lease.
+    // The revision alone is not enough, because a store that lost its data counts revisions from the beginning.
     Candidate(Host, i64, Option<LeaseId>),
-    /// The list's mod revision is this one.
+    /// The list has this mod revision.
     List(i64),
-    /// The mod revision of the mark that the cluster has formed is this one.
+    /// The mark "formed" has this mod revision.
     Formed(i64),
-    /// The epoch's mod revision is this one, and where it can be read it is this epoch.
-    // The revision alone would do, were it not for a store that lost its data and counts anew.
+    /// The key of the epoch has this mod revision, and this epoch if it can be read.
+    // The revision alone is not enough, because a store that lost its data counts revisions from the beginning.
     Epoch(i64, Option<Epoch>),
     /// There is no key under the prefix.
     NobodyAnnounced,
 }
 
-/// Who may elect the first master.
+/// The answer to the question who may elect the first master.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// These.
+    /// The nodes of this list.
     Elect(List),
-    /// Nobody any more: there is a cluster, and this is why we know.
+    /// No node: there is a cluster, and this is how we know.
     Join(Cluster),
 }
 
-/// How a cluster shows that it exists.
+/// How we know that a cluster exists.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cluster {
-    /// It has formed, as the sidekick of this host said.
+    /// The mark "formed" is there. The text is the host that put it.
     Formed(String),
-    /// No list is frozen, and this key is there.
+    /// No list is frozen, but this key is under the prefix.
     Announced(String),
-    /// This host has noted it, and etcd knows of no later reset.
+    /// This host has a note of it, and etcd has no later reset.
     Noted {
-        /// What etcd shows besides: a mark, or somebody announced. If it shows neither, etcd may have lost its data, or
-        /// the whole cluster is gone and a reset is due.
+        /// Whether etcd shows it, too, by the mark or by an announced node. If it shows neither, etcd may have lost its
+        /// data, or the whole cluster is gone and a reset is needed.
         is_seen: bool,
     },
-    /// This host has noted it, and etcd could not be asked.
+    /// This host has a note of it, and etcd could not be asked.
     NotedAlone,
     /// The node has data, and etcd could not be asked.
     NodeData,
@@ -103,29 +103,29 @@ impl fmt::Display for Cluster {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Obstacle {
-    /// Not enough candidates.
+    /// There are not enough candidates.
     #[error("only {} of {expect} candidates are there: {}", .there.len(), .there.iter().map(Host::as_str).collect::<Vec<_>>().join(","))]
     TooFew {
         /// `--expect`.
         expect: u32,
-        /// Who is there.
+        /// The candidates that are there.
         there: Vec<Host>,
     },
-    /// Candidates that want lists of different lengths.
+    /// Two candidates want lists of different lengths.
     #[error(
         "{name} expects {expect} candidates and {other} expects {others}: set the same \"--expect\" on every node"
     )]
     Differ {
-        /// Us.
+        /// Our name.
         name: Host,
-        /// What we said.
+        /// Our `--expect`.
         expect: u32,
-        /// The first one who says something else.
+        /// The name of the first candidate with another number.
         other: Host,
-        /// What that one said.
+        /// Its `--expect`.
         others: u32,
     },
-    /// Our name, from elsewhere.
+    /// Another machine has registered with our name.
     #[error("another machine ({machine}) has the name {name}: give each node a \"--node-name\" of its own")]
     Taken {
         /// Our name.
@@ -133,7 +133,7 @@ pub enum Obstacle {
         /// The other machine.
         machine: MachineId,
     },
-    /// Our name, from this machine, but from another boot of it.
+    /// Another boot of this machine has registered with our name.
     #[error(
         "another boot of this machine, or a clone of it, has the name {name} until its lease ends: give each machine an \
          /etc/machine-id, and each node a \"--node-name\", of its own"
@@ -142,7 +142,7 @@ pub enum Obstacle {
         /// Our name.
         name: Host,
     },
-    /// Our name is in the list, from elsewhere.
+    /// Our name is in the list, as a node of another machine.
     #[error(
         "{name} is in the list as a node of another machine ({machine}): give this node another \"--node-name\", or, if \
          that one is gone for ever and no cluster has formed, stop all nodes and run \"bootstrap --reset --yes\""
@@ -153,13 +153,13 @@ pub enum Obstacle {
         /// The other machine.
         machine: MachineId,
     },
-    /// What is stored as the list is none.
+    /// The stored list cannot be read, or does not belong to the stored epoch.
     #[error("the frozen list is invalid ({0}): stop all nodes and run \"bootstrap --reset --yes\"")]
     InvalidList(String),
-    /// What is stored as the epoch is none.
+    /// The stored epoch cannot be read.
     #[error("the stored epoch is invalid ({0}): stop all nodes and run \"bootstrap --reset --yes\"")]
     InvalidEpoch(InvalidEpoch),
-    /// All candidates are there, and others may be on their way back.
+    /// All candidates are there, but others may still be on their way back.
     #[error(
         "all {expect} candidates are there: {}; the list is frozen as soon as that has been so for a while with nobody \
          announced (\"--hold\")",
@@ -168,32 +168,32 @@ pub enum Obstacle {
     Settling {
         /// `--expect`.
         expect: u32,
-        /// The first ones of those that are there.
+        /// The first candidates, as many as are expected.
         there: Vec<Host>,
     },
 }
 
-/// Who asks, and what that host knows besides what is stored.
+/// The candidate that asks, and what its host knows besides what is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
-    /// Who.
+    /// The candidate.
     pub me: &'a Candidate,
-    /// The lease that it is registered under, or would register under, if it has one.
+    /// The lease that it is registered with, or will register with, if it has one.
     pub session: Option<LeaseId>,
-    /// The host's note, of this prefix and this machine.
+    /// The note of the host, for this prefix and this machine.
     pub note: Option<&'a Note>,
-    /// The candidates have been there for long enough; see [`Settling`](super::Settling).
+    /// Whether the candidates have been there for long enough; see [`Settling`](super::Settling).
     pub settled: bool,
-    /// The epoch that begins if a list is frozen now and none is stored.
+    /// The epoch that begins if a list is frozen now and no epoch is stored.
     pub fresh: Epoch,
 }
 
-/// What the `asker` has to do next.
+/// What `asker` has to do next.
 pub fn decide(view: &View, asker: Asker<'_>) -> Step {
     let Asker { me, session, note, .. } = asker;
     let (name, expect) = (&me.name, me.said.expect);
     let epoch = view.epoch();
-    // An epoch that cannot be read is not a greater one.
+    // An epoch that cannot be read does not count as a greater one.
     if note.is_some_and(|note| note.holds(epoch.unwrap_or_default())) {
         let is_seen = view.formed.is_some() || view.announced.is_some();
         return Step::Done(Answer::Join(Cluster::Noted { is_seen }));
@@ -216,7 +216,7 @@ pub fn decide(view: &View, asker: Asker<'_>) -> Step {
     match view.candidates.iter().find(|other| other.candidate.name == *name) {
         Some(other) if !other.candidate.said.is_of(&me.said) => {
             let (name, machine) = (name.clone(), other.candidate.said.machine.clone());
-            // It may be a node that has moved, or a machine that was booted again: then that lease ends.
+            // The node may have moved, or the machine may have booted again. Then the old lease ends soon.
             return Step::Wait(if machine == me.said.machine {
                 Obstacle::TakenByAnotherBoot { name }
             } else {
@@ -244,27 +244,27 @@ pub fn decide(view: &View, asker: Asker<'_>) -> Step {
     }
 }
 
-/// The epoch that a node is started in with this `answer`, given where etcd has the epoch `stored`, if it has one, to a host
-/// that has this `note`, if it is not void. None where it is not known, as in an etcd that lost its data and has not been
-/// told again, or in one that cannot be asked.
+/// The epoch of a node that is started with this `answer`. `note` is the note of its host, if it is not void; `stored`
+/// is the epoch in etcd, if there is one. `None` if the epoch is not known: etcd cannot be asked, or lost its data and
+/// nobody has stored the epoch again.
 pub fn started_in(answer: &Answer, note: Option<&Note>, stored: Option<Epoch>) -> Option<Epoch> {
     let in_none = || match answer {
-        // An older program froze it.
+        // An older program, without epochs, froze this list.
         Answer::Elect(_) => Some(Epoch::default()),
         Answer::Join(_) => None,
     };
-    // A note of no epoch was written while it was not known.
+    // A note with epoch 0 was written while the epoch was not known.
     let noted = note.map(|note| note.epoch).filter(|epoch| *epoch > Epoch::default());
     noted.or(stored).or_else(in_none)
 }
 
-/// The list is for everybody of this epoch, but for another machine with the name of a listed one.
+/// Everybody in this epoch gets the list, except another machine that has the name of a listed node.
 fn elect(list: &List, epoch: Epoch, me: &Candidate) -> Step {
-    // An older program froze a list without an epoch.
+    // A list without an epoch comes from an older program.
     if let Some(other) = list.epoch.filter(|other| *other != epoch) {
         return Step::Refuse(Obstacle::InvalidList(format!("it is of epoch {other}, and not of {epoch}")));
     }
-    // Two nodes of one name, and each half of the others could elect with one of them.
+    // With two nodes of one name, each half of the other nodes could elect a master with one of them.
     match list.nodes.iter().find(|node| node.name == me.name && node.machine != me.said.machine) {
         Some(Listed { name, machine }) => {
             Step::Refuse(Obstacle::Listed { name: name.clone(), machine: machine.clone() })
@@ -294,14 +294,14 @@ fn freeze(first: &[Registered], view: &View, epoch: Epoch, fresh: Epoch) -> Step
     Step::Change(Change::Freeze { list, begins_epoch }, conditions.collect())
 }
 
-/// That the epoch is as it was seen.
+/// The condition that the epoch is as it was seen.
 fn stored_epoch(view: &View) -> Condition {
     let (revision, epoch) = view.epoch.map_or((0, None), |(revision, epoch)| (revision, epoch.ok()));
     Condition::Epoch(revision, epoch)
 }
 
-/// Resets what `view` shows, and nothing that came later: asked twice because an answer was lost, it must not delete the
-/// next list as well. `wanted` is the epoch that begins, greater than the one in `view`.
+/// Resets what `view` shows, and nothing that came later: if it is tried again because an answer was lost, it must not
+/// delete the next list. `wanted` is the epoch that begins. It must be greater than the one in `view`.
 pub fn reset(view: &View, wanted: Epoch) -> (Change, Vec<Condition>) {
     let mark = |revision: Option<i64>| revision.unwrap_or(0);
     let conditions = vec![
@@ -313,7 +313,7 @@ pub fn reset(view: &View, wanted: Epoch) -> (Change, Vec<Condition>) {
     (Change::Reset(wanted), conditions)
 }
 
-/// Whether a reset to `wanted` has been made by `now`, by us or by somebody else.
+/// Whether `now` shows that a reset to `wanted` was made, by us or by another process.
 pub fn is_reset(wanted: Epoch, now: &View) -> bool {
     now.epoch().is_ok_and(|stored| stored >= wanted)
 }

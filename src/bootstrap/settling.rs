@@ -1,8 +1,9 @@
-//! Since when all candidates have been there with nobody announced: the list is not frozen before that has lasted.
+//! Measures since when all candidates are there and no node is announced. The list is not frozen before that has lasted
+//! for the hold.
 //!
-//! After etcd lost its data the candidates are back sooner than the sidekicks of a cluster that runs: those pause for up
-//! to 5 s between two rounds of attempts. A list that was frozen in between would elect a second cluster (seen in 11 of
-//! 12 runs without this wait).
+//! After etcd lost its data, candidates may be back earlier than the sidekicks of a running cluster, which pause for up
+//! to 5 s between two rounds of attempts. A list that is frozen in between would elect a second cluster. Without this
+//! wait, that was seen in 11 of 12 runs.
 
 use std::time::Duration;
 
@@ -11,26 +12,27 @@ use tokio::time::Instant;
 use super::stored::View;
 use crate::host::Host;
 
-/// How many times the hold is waited where etcd failed: then it may have lost its data, and attempts on members that do
-/// not answer take the sidekicks longer than a pause does.
+/// By how much the hold is longer after etcd failed: it may have lost its data then, and attempts at members that do
+/// not answer delay the sidekicks longer than one pause does.
 const AFTER_A_FAILURE: u32 = 3;
 
-/// Watches the candidates settle.
+/// Measures how long the same candidates have been there.
 #[derive(Clone, Debug)]
 pub struct Settling {
     hold: Duration,
-    /// The first candidates, each with the revision at which it came, and since when they have been seen.
+    /// The first candidates with their create revisions, and since when they have been seen.
     since: Option<(Vec<(Host, i64)>, Instant)>,
 }
 
 impl Settling {
-    /// Nobody was seen yet. The candidates have to be there for `hold`.
+    /// No candidate was seen yet. The candidates must be there for `hold`.
     pub fn new(hold: Duration) -> Self {
         Self { hold, since: None }
     }
 
-    /// Takes in a view, read at `now`, of which `expect` candidates are wanted. Gives whether the first `expect` of them
-    /// have been seen for long enough: the same ones each time, nobody announced, nothing frozen, no mark.
+    /// Takes in a view that was read at `now`, in which `expect` candidates are wanted. Returns whether the first
+    /// `expect` candidates have been seen for long enough: the same ones each time, no node announced, no list, no
+    /// mark.
     pub fn take(&mut self, view: &View, expect: u32, now: Instant) -> bool {
         let is_free = view.announced.is_none() && view.list.is_none() && view.formed.is_none();
         let wanted = usize::try_from(expect).unwrap_or(usize::MAX);
@@ -49,7 +51,7 @@ impl Settling {
         now.duration_since(since) >= if failed { AFTER_A_FAILURE * self.hold } else { self.hold }
     }
 
-    /// Etcd could not be read: what was there meanwhile is unknown, and the wait begins anew.
+    /// Etcd could not be read. We do not know what happened meanwhile, so the wait starts again.
     pub fn interrupt(&mut self) {
         self.since = None;
     }
@@ -71,7 +73,7 @@ mod tests {
         seen.candidates.push(registered("b", 2, 2, 6));
         let both = began + HOLD;
         assert!(!settling.take(&seen, 2, both), "both have only just come");
-        // A third one changes nothing.
+        // A third candidate changes nothing.
         seen.candidates.push(registered("c", 3, 2, 7));
         assert!(!settling.take(&seen, 2, both + HOLD - Duration::from_millis(1)));
         assert!(settling.take(&seen, 2, both + HOLD));

@@ -1,4 +1,4 @@
-//! What is stored in etcd for the first election, as JSON and as one [`View`].
+//! What is stored in etcd for the first election: the JSON values, and all of it as one [`View`].
 
 use std::{collections::HashSet, fmt};
 
@@ -10,37 +10,37 @@ use super::{
 };
 use crate::{host::Host, lease::LeaseId, text::escape};
 
-/// The most names that a list may have. Each is two comparisons of one transaction, and etcd takes 128 in all
-/// (`--max-txn-ops`); and the whole list has to fit into one flag of CrateDB.
+/// The most names in a list. Each name is two comparisons in a transaction, and etcd allows 128 operations
+/// (`--max-txn-ops`). The whole list must also fit into one flag of CrateDB.
 pub const MOST_LISTED: usize = 50;
 
-/// Somebody who wants to be told.
+/// A node that waits for an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// CrateDB's `node.name`.
     pub name: Host,
-    /// What it says.
+    /// What it tells the others.
     pub said: Said,
 }
 
-/// What a candidate says: the JSON value of its key.
+/// What a candidate tells the others: the JSON value of its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Said {
-    /// How many names the list has to have; at least 1.
+    /// How many names the list must have. At least 1.
     pub expect: u32,
-    /// Where it runs.
+    /// The machine that it runs on.
     pub machine: MachineId,
-    /// Which boot of that machine. None where it could not be told, or by a program that did not say.
+    /// The boot of that machine. `None` if it is not known, or if an older program wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootId>,
-    /// Etcd failed while it waited, so that etcd may have lost its data, and others be on their way back.
+    /// Etcd failed while the candidate waited. So etcd may have lost its data, and others may be on their way back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub saw_etcd_fail: bool,
 }
 
 impl Said {
-    /// Whether it is the same host that speaks, maybe by another process: the same boot of the same machine. Machines
-    /// that were cloned have one id, but never one boot.
+    /// Whether both come from the same host, maybe from two processes: from the same boot of the same machine. Clones
+    /// of a machine share its id, but never a boot.
     pub(super) fn is_of(&self, other: &Self) -> bool {
         let same_boot = match (&self.boot, &other.boot) {
             (Some(one), Some(other)) => one == other,
@@ -50,27 +50,27 @@ impl Said {
     }
 }
 
-/// A candidate as etcd has it.
+/// A candidate as it is stored in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Registered {
-    /// Who.
+    /// The candidate.
     pub candidate: Candidate,
-    /// The revision at which this name registered first; being replaced does not change it.
+    /// The revision at which this name registered first. It stays the same if the value is replaced.
     pub create_revision: i64,
     /// The revision of its last change.
     pub mod_revision: i64,
-    /// The lease that it is attached to.
+    /// The lease that the key is attached to.
     pub lease: Option<LeaseId>,
 }
 
-/// The list that was frozen: its JSON value. It names at least one node and at most [`MOST_LISTED`], none twice: CrateDB
-/// starts on nothing else.
+/// The frozen list, as its JSON value. It has at least one node and at most [`MOST_LISTED`], and no node twice, because
+/// CrateDB does not start otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct List {
-    /// The epoch that began with it. None where a program froze it that knew no epochs.
+    /// The epoch that began with it. `None` if an older program, without epochs, froze it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// The first master-eligible nodes, the earliest candidate first.
+    /// The first master-eligible nodes. The earliest candidate is first.
     #[serde(deserialize_with = "listed")]
     pub nodes: Vec<Listed>,
 }
@@ -94,7 +94,7 @@ fn listed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D::
 pub struct Listed {
     /// CrateDB's `node.name`.
     pub name: Host,
-    /// Where it ran.
+    /// The machine that it ran on.
     pub machine: MachineId,
 }
 
@@ -105,19 +105,19 @@ impl fmt::Display for List {
     }
 }
 
-/// The mark that the cluster has formed: its JSON value.
+/// The mark "formed", as its JSON value: the cluster has formed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Formed {
-    /// The host whose sidekick saw it; escaped where somebody else may have written it.
+    /// The host whose sidekick saw the master. It is escaped if another program may have written it.
     pub by: String,
-    /// The epoch of that cluster. None where a program said so that knew no epochs.
+    /// The epoch of that cluster. `None` if an older program, without epochs, wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
 
 impl Formed {
-    /// Reads what is stored: the JSON object, or, from older programs, the host's bare name. Anything else says that the
-    /// cluster has formed, too: who may write here may say so.
+    /// Reads the stored value: a JSON object, or the bare name of the host from an older program. Any other value
+    /// counts as the mark, too, because only those with the permission can write it.
     pub fn read(value: &[u8]) -> Self {
         match serde_json::from_slice::<Self>(value) {
             Ok(formed) => Self { by: escape(formed.by.as_bytes()), ..formed },
@@ -129,23 +129,23 @@ impl Formed {
 /// Everything that is stored, at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
-    /// Sorted by create revision.
+    /// The candidates, sorted by create revision.
     pub candidates: Vec<Registered>,
-    /// The epoch: the revision that put it, and the number, or why it cannot be read.
+    /// The epoch, with its mod revision, or why it cannot be read.
     pub epoch: Option<(i64, Result<Epoch, InvalidEpoch>)>,
-    /// The frozen list: the revision that put it, and the list, or why it cannot be read.
+    /// The frozen list, with its mod revision, or why it cannot be read.
     pub list: Option<(i64, Result<List, String>)>,
-    /// The mark that the cluster has formed: the revision that put it, and what it says.
+    /// The mark "formed", with its mod revision.
     pub formed: Option<(i64, Formed)>,
-    /// A key under the prefix, escaped, if there is any: somebody is announced.
+    /// A key under the prefix, escaped, if there is any. It means that a node is announced.
     pub announced: Option<String>,
 }
 
 impl View {
-    /// The epoch that is stored; [`Epoch::default`] where none is.
+    /// The stored epoch; [`Epoch::default`] if there is none.
     ///
     /// # Errors
-    /// [`InvalidEpoch`] where what is stored is none.
+    /// [`InvalidEpoch`] if the stored value cannot be read.
     pub fn epoch(&self) -> Result<Epoch, InvalidEpoch> {
         self.epoch.map_or(Ok(Epoch::default()), |(_, epoch)| epoch)
     }

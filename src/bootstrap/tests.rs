@@ -11,12 +11,12 @@ fn candidate(name: &str, on: u32, expect: u32) -> Candidate {
     Candidate { name: name.parse().unwrap(), said }
 }
 
-/// What a candidate without a note does next, once all of them have settled.
+/// The next step of a candidate without a note, once all candidates have settled.
 fn decide(view: &View, me: &Candidate, session: Option<LeaseId>) -> Step {
     super::decide(view, Asker { me, session, note: None, settled: true, fresh: FRESH.parse().unwrap() })
 }
 
-/// The epoch that begins where none is stored.
+/// The epoch that begins if none is stored.
 const FRESH: &str = "1764127317000";
 
 fn epoch(number: u64) -> Epoch {
@@ -31,7 +31,7 @@ fn session(number: i64) -> Option<LeaseId> {
     LeaseId::from_etcd(number)
 }
 
-/// Each under a lease of its create revision's number.
+/// A candidate whose lease has the same number as its create revision.
 pub(super) fn registered(name: &str, on: u32, expect: u32, create_revision: i64) -> Registered {
     Registered {
         candidate: candidate(name, on, expect),
@@ -58,11 +58,11 @@ fn whoever_is_not_registered_registers_and_nothing_else() {
         Step::Change(Change::Register, vec![Condition::Candidate(me.name.clone(), revision, lease)])
     };
     assert_eq!(decide(&others, &me, None), register(0, None));
-    // Started again, with the lease of its former life still there: replaced.
+    // The candidate was started again while its old lease still exists. Its key is replaced.
     let mut with_ours = others;
     with_ours.candidates.push(registered("a", 1, 2, 7));
     assert_eq!(decide(&with_ours, &me, session(99)), register(107, session(7)));
-    // The same, with another number in mind.
+    // The same candidate now wants another number of names.
     with_ours.candidates[2].candidate.said.expect = 3;
     assert_eq!(decide(&with_ours, &me, session(7)), register(107, session(7)));
 }
@@ -86,7 +86,7 @@ fn first_candidates_are_frozen_if_they_still_are_as_seen() {
             ]
         )
     );
-    // After a reset the epoch is there.
+    // After a reset there is an epoch.
     let mut reset = three.clone();
     reset.epoch = Some((90, Ok(epoch(5))));
     let Step::Change(Change::Freeze { list, begins_epoch }, conditions) = decide(&reset, &me, session(7))
@@ -95,7 +95,7 @@ fn first_candidates_are_frozen_if_they_still_are_as_seen() {
     };
     assert_eq!((list.epoch, begins_epoch), (Some(epoch(5)), false));
     assert!(conditions.contains(&Condition::Epoch(90, Some(epoch(5)))), "{conditions:?}");
-    // Not before they have settled.
+    // Nothing is frozen before the candidates have settled.
     let early = Asker { me: &me, session: session(7), note: None, settled: false, fresh: epoch(1) };
     let there = vec!["b".parse().unwrap(), "a".parse().unwrap()];
     assert_eq!(super::decide(&three, early), Step::Wait(Obstacle::Settling { expect: 2, there }));
@@ -126,7 +126,7 @@ fn same_name_from_another_boot_of_the_machine_waits_and_from_the_same_boot_is_re
     before.candidates[0].candidate.said.boot = BootId::derive(&"9".repeat(32));
     let Step::Wait(obstacle) = decide(&before, &me, None) else { panic!("it blocks") };
     assert_eq!(obstacle, Obstacle::TakenByAnotherBoot { name: me.name.clone() });
-    // A program that did not say its boot yet.
+    // An older program does not store its boot.
     before.candidates[0].candidate.said.boot = None;
     assert!(matches!(decide(&before, &me, None), Step::Change(Change::Register, _)));
 }
@@ -149,7 +149,7 @@ fn note_that_holds_means_join_whatever_is_stored() {
         )
     };
     let noted = |is_seen| Step::Done(Answer::Join(Cluster::Noted { is_seen }));
-    // Wiped, or restored from an old backup that has a list.
+    // Etcd was wiped, or restored from an old backup with a list.
     let mut stored = view(&[]);
     assert_eq!(with(&stored, &note(5)), noted(false));
     stored.epoch = Some((7, Ok(epoch(4))));
@@ -159,7 +159,7 @@ fn note_that_holds_means_join_whatever_is_stored() {
     assert_eq!(with(&stored, &note(5)), noted(true));
     stored.epoch = Some((7, Err(InvalidEpoch)));
     assert_eq!(with(&stored, &note(5)), noted(true));
-    // After a reset it is as if there were no note.
+    // After a reset, the old note does not count.
     stored.epoch = Some((7, Ok(epoch(6))));
     assert_eq!(with(&stored, &note(5)), Step::Done(Answer::Elect(list(&[("a", 1)]))));
 }
@@ -177,7 +177,7 @@ fn node_is_started_in_the_notes_epoch_or_in_the_stored_one_and_else_in_none_that
     let join = Answer::Join(Cluster::Announced("/services/crate/x".to_owned()));
     assert_eq!(started_in(&join, Some(&note(5)), Some(epoch(4))), Some(epoch(5)));
     assert_eq!(started_in(&join, None, Some(epoch(4))), Some(epoch(4)));
-    // Etcd lost its data, and whoever is announced has not told it of the cluster yet.
+    // Etcd lost its data, and no announced host has stored the mark again.
     assert_eq!(started_in(&join, None, None), None);
     assert_eq!(started_in(&join, Some(&note(0)), None), None);
     assert_eq!(started_in(&Answer::Elect(list(&[("a", 1)])), None, None), Some(epoch(0)), "an old list");
@@ -205,7 +205,7 @@ fn list_is_for_everybody_until_the_cluster_has_formed() {
     for me in [candidate("a", 1, 2), candidate("late", 4, 2), candidate("b", 2, 5)] {
         assert_eq!(decide(&frozen, &me, None), elect);
     }
-    // Its nodes are announced before they have elected anybody.
+    // The nodes of the list are announced before they have elected a master.
     frozen.announced = Some("/services/crate/a".to_owned());
     assert_eq!(decide(&frozen, &candidate("late", 4, 2), None), elect);
     // Two nodes of one name could elect two masters.

@@ -1,4 +1,4 @@
-//! What can be typed. Texts that may hold a secret are taken as they are and judged in
+//! The flags and their texts in `--help`. A value that may hold a secret is taken as it is and checked in
 //! [`super::validate`], because clap repeats a value that it rejects.
 
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
@@ -32,7 +32,7 @@ Exit codes:
   78   a file or the host's state is unusable, or bootstrap needs a human
   128+n  ended by signal n (announce and watch: by the second one)";
 
-// A variable beside each flag would make `--help` twice as wide as a terminal.
+// If each flag showed its variable, `--help` would be twice as wide as a terminal.
 const ANNOUNCE_VARIABLES: &str = "\
 The options above are also variables: --check-interval is CRATE_DISCOVERY_CHECK_INTERVAL, and so on.
 Of the connection: CRATE_DISCOVERY_PASSWORD_FILE, CRATE_DISCOVERY_PREFIX,
@@ -121,7 +121,7 @@ pub(super) struct Announce {
     pub connection: Connection,
 }
 
-// The reading verbs have no variables of their own: a leftover one must not change what a script
+// The verbs that read have no variables of their own: a variable that was left over must not change what a script
 // prints.
 #[derive(Debug, Args)]
 pub(super) struct Hosts {
@@ -150,7 +150,7 @@ pub(super) struct Hosts {
     pub connection: Connection,
 }
 
-// No variables of its own, as those that read.
+// `bootstrap` has no variables of its own either, for the same reason.
 #[derive(Debug, Args)]
 pub(super) struct Bootstrap {
     /// How many nodes may elect, the same on each; 0 is none: etcd is not asked

@@ -1,4 +1,4 @@
-//! The feeds, the same on `announce` and on `watch`.
+//! The flags of the feeds, which are the same for `announce` and `watch`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) struct Feeds {
     pub hold: Duration,
 }
 
-/// The variables of `announce`. `watch` has none: a leftover one must not change what a script prints.
+/// The variables of `announce`. `watch` has none: a variable that was left over must not change what a script prints.
 const VARIABLES: [(&str, &str); 5] = [
     ("seed_file", "CRATE_DISCOVERY_SEED_FILE"),
     ("seed_file_in_place", "CRATE_DISCOVERY_SEED_FILE_IN_PLACE"),
@@ -36,7 +36,7 @@ const VARIABLES: [(&str, &str); 5] = [
     ("hold", "CRATE_DISCOVERY_HOLD"),
 ];
 
-/// Gives `command` the variables of its `announce`.
+/// Adds the variables to the flags of `announce` in `command`.
 pub(super) fn with_variables(command: Command) -> Command {
     command.mut_subcommand("announce", |announce| {
         announce.mut_args(|arg| match VARIABLES.iter().find(|(flag, _)| arg.get_id() == flag) {
@@ -47,7 +47,7 @@ pub(super) fn with_variables(command: Command) -> Command {
 }
 
 impl Feeds {
-    /// Settings that fit together.
+    /// Checks that the flags fit together.
     pub(super) fn validate(self) -> Result<feeds::Feeds, String> {
         let Self { seed_file, seed_file_in_place, srv, srv_name, hold } = self;
         if seed_file_in_place && seed_file.is_none() {

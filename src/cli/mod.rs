@@ -1,4 +1,4 @@
-//! The command line: what was typed, then validated options, once. The only user of clap.
+//! The command line: parses the flags, and validates them once. This is the only room that uses clap.
 
 mod args;
 mod feed_flags;
@@ -17,42 +17,41 @@ use crate::{
     verbs::{announce, bootstrap, hosts, status, watch},
 };
 
-/// A command line that was understood, or what to say instead.
+/// The result of parsing a command line.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Run this.
+    /// Run this invocation.
     Run(Box<Invocation>),
-    /// Print this, `--help` or `--version`, on stdout and exit 0.
+    /// Print this text, which is `--help` or `--version`, to stdout, and exit with 0.
     Print(String),
-    /// A flag or variable is rejected: print this on stderr and exit with
-    /// [`crate::exit::USAGE`].
+    /// A flag or variable is rejected: print this text to stderr, and exit with [`crate::exit::USAGE`].
     Reject(String),
 }
 
-/// What to do, validated.
+/// The validated settings of one run.
 #[derive(Debug)]
 pub struct Invocation {
-    /// Which log lines to write.
+    /// The filter for log lines.
     pub log: Targets,
-    /// How to write them.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Where etcd is.
+    /// The endpoints of etcd, and the credentials.
     pub etcd: etcd::Options,
-    /// The prefix, beginning with `/` and not ending with one.
+    /// The prefix. It begins with `/` and does not end with one.
     pub prefix: String,
-    /// What is worth saying before anything else.
+    /// Warnings to log before anything else.
     pub warnings: Vec<String>,
     /// The verb.
     pub verb: Verb,
 }
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// `<time>  INFO announced key="/services/crate/a" …`
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -71,7 +70,7 @@ pub enum Verb {
     Status(status::Options),
 }
 
-/// Parses a command line, beginning with the program's name, and the environment.
+/// Parses a command line, which begins with the name of the program, and the environment.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     let command = command();
     let parsed = command
@@ -87,8 +86,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     }
 }
 
-/// The command as clap has it, with variables that are set but empty left out: an environment file
-/// has such lines, and they mean "not set".
+/// The command for clap. A variable that is set but empty is left out, because an environment file may have such a
+/// line, and it means "not set".
 fn command() -> Command {
     feed_flags::with_variables(args::Cli::command()).mut_subcommands(|verb| {
         verb.mut_args(|arg| {
@@ -103,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// Values come from the command line or from the environment, and through the same parsers.
+    /// The flags to test. Values from the command line and from the environment go through the same parsers.
     const FLAGS: [&str; 37] = [
         "--host",
         "--http",

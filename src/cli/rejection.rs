@@ -1,4 +1,4 @@
-//! What clap rejects, in one sentence of ours.
+//! Turns what clap rejects into one sentence of ours.
 
 use std::error::Error as _;
 
@@ -9,7 +9,7 @@ use clap::{
 
 use super::Outcome;
 
-/// Help and version are for stdout; everything else is a rejection.
+/// Help and version are printed to stdout. Everything else is a rejection.
 pub(super) fn outcome(error: &Error, command: &Command) -> Outcome {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Outcome::Print(error.render().to_string()),
@@ -42,7 +42,7 @@ fn sentence(error: &Error, command: &Command) -> Option<String> {
     Some(format!("invalid value {value:?} for \"{flag}\"{source}: {allowed}"))
 }
 
-/// The variable behind `flag`, if that is where `value` came from.
+/// The variable for `flag`, if `value` came from it.
 fn variable(command: &Command, flag: &str, value: &str) -> Option<String> {
     let long = flag.strip_prefix("--")?;
     let mut arguments = command.get_subcommands().flat_map(Command::get_arguments);

@@ -1,4 +1,4 @@
-//! From what was typed to options that fit together.
+//! Turns the flags into options that fit together.
 
 use std::{env, path::PathBuf, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// `--timeout` of `hosts --wait-for`.
+/// The default of `--timeout` in `hosts --wait-for`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
-/// `warnings` are said with those found here.
+/// Validates `cli`. `warnings` and those that are found here are logged at the start. The error is one sentence.
 pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invocation, String> {
     let (connection, verb) = match cli.verb {
         args::Verb::Announce(args::Announce {
@@ -137,7 +137,7 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
                         output,
                     })
                 }
-                // Clap asks for both.
+                // Clap has made sure that both are given.
                 _ => return Err("\"--expect\" and \"--node-name\" are missing: allowed is both".to_owned()),
             };
             (connection, Verb::Bootstrap(options))
@@ -187,10 +187,10 @@ pub(super) fn validate(cli: args::Cli, mut warnings: Vec<String>) -> Result<Invo
     Ok(Invocation { log, log_format, etcd, prefix, warnings, verb })
 }
 
-/// Judges where others are told to connect; gives what is worth saying of it.
+/// Checks the address at which others are told to connect. Returns a warning about it, if there is one.
 fn judge_target(host: Option<&Host>, address: Option<&Host>) -> Result<Option<String>, String> {
     let (flag, target) = match (host, address) {
-        // Each of these was judged by itself.
+        // Both values were checked alone before.
         (_, Some(address)) => ("--address", address),
         (Some(host), None) => ("--host", host),
         (None, None) => return Ok(None),
@@ -204,7 +204,7 @@ fn judge_target(host: Option<&Host>, address: Option<&Host>) -> Result<Option<St
     }))
 }
 
-/// The host that `announce` takes from its variable.
+/// The host that `announce` would take from its variable.
 fn announced_host() -> Result<Option<Host>, String> {
     const NAME: &str = "CRATE_DISCOVERY_HOST";
     let Some(name) = env::var_os(NAME).filter(|name| !name.is_empty()) else { return Ok(None) };
@@ -212,7 +212,7 @@ fn announced_host() -> Result<Option<Host>, String> {
     values::own_host(&name).map(Some).map_err(|why| format!("invalid value {name:?} for {NAME}: {why}"))
 }
 
-/// Says that `value` is that of a variable, if it is.
+/// A note that `value` came from the variable `name`, if it did; otherwise empty.
 fn taken_from(name: &str, value: &str) -> String {
     match env::var(name) {
         Ok(set) if set == value => format!(", taken from {name}"),
@@ -220,7 +220,7 @@ fn taken_from(name: &str, value: &str) -> String {
     }
 }
 
-/// The user and the first source of a password, in the order of `docs/design.md`, "Connection and timing".
+/// The user, and the first source of a password, in the order of `docs/design.md`, "Connection and timing".
 fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<Login>, String> {
     let Some(user) = user else {
         return match password_file {
@@ -235,7 +235,7 @@ fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<
     let user = if is_of_variable { variables::bare(&user).to_owned() } else { user };
     let (user, in_user) = match user.split_once(':') {
         None => (user, None),
-        // Only from the variable: a command line is in `ps` for everybody.
+        // A password after the user is allowed only in the variable, because everybody can see a command line in `ps`.
         Some((name, password)) if is_of_variable => {
             (name.to_owned(), Some(password.to_owned()).filter(|password| !password.is_empty()))
         }
@@ -266,7 +266,7 @@ fn login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<
     Ok(Some(Login::new(user, password)))
 }
 
-/// The user and password file of the checks.
+/// The user and the password file of the checks.
 fn check_login(user: Option<String>, password_file: Option<PathBuf>) -> Result<Option<Credentials>, String> {
     match (user, password_file) {
         (None, None) => Ok(None),
@@ -278,7 +278,7 @@ fn check_login(user: Option<String>, password_file: Option<PathBuf>) -> Result<O
             Err("\"--check-password-file\" is given without \"--check-user\": allowed is both or none"
                 .to_owned())
         }
-        // RFC 7617 knows no colon in a user. What follows one may be a password, and is not repeated.
+        // RFC 7617 allows no colon in a user. The text after one may be a password, so it is not repeated.
         (Some(user), _) if user.is_empty() || user.contains(':') || user.contains(char::is_control) => Err(
             "invalid value for \"--check-user\": allowed is a name without a colon; the password goes into \
                  \"--check-password-file\""
@@ -288,7 +288,7 @@ fn check_login(user: Option<String>, password_file: Option<PathBuf>) -> Result<O
     }
 }
 
-/// What to say of a check that takes a password to another machine.
+/// The warning about a check that sends a password to another machine, if it does.
 fn tells_a_password(check: &Check) -> Option<String> {
     match (check.asks_cratedb() && check.is_remote(), check.is_encrypted()) {
         (true, false) => Some(format!(

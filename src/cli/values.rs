@@ -1,4 +1,4 @@
-//! Single values. Each error says what is allowed; clap or [`super::rejection`] names flag and value.
+//! Parses single values. Each error says what is allowed; clap or [`super::rejection`] adds the flag and the value.
 
 use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
@@ -9,8 +9,8 @@ use crate::{
     host::Host,
 };
 
-/// One number and one unit: `60` and `60s` are seconds; also `ms`, `m`, `h`. At least 1 ms, at most
-/// a year: more is a typing error, and no sum of two such durations can overflow.
+/// A duration of one number and one unit: `60` and `60s` are seconds; `ms`, `m` and `h` are allowed, too. At least 1 ms
+/// and at most a year: more is a typing error, and the sum of two such durations never overflows.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let error =
         || "allowed is one number and one unit, such as 60, 60s, 500ms, 2m or 1h, up to 8760h".to_owned();
@@ -30,7 +30,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A lease's TTL: whole seconds, 5 s to 24 h.
+/// The TTL of a lease: whole seconds, from 5 s to 24 h.
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     duration(text)
         .ok()
@@ -43,7 +43,7 @@ pub(super) fn port(text: &str) -> Result<NonZeroU16, String> {
     text.parse().map_err(|_| "allowed is a port from 1 to 65535".to_owned())
 }
 
-/// A number of things, at least 1.
+/// A number of things: at least 1.
 pub(super) fn count(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
@@ -51,8 +51,8 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
     }
 }
 
-/// How many nodes may elect the first master. Each is two comparisons of one transaction, and etcd
-/// takes 128 (`--max-txn-ops`).
+/// How many nodes may elect the first master. Each one is two comparisons in a transaction, and etcd allows 128
+/// (`--max-txn-ops`).
 pub(super) fn expect(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count @ 0..=50) => Ok(count),
@@ -60,7 +60,7 @@ pub(super) fn expect(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A host or address.
+/// A host or an address.
 pub(super) fn host(text: &str) -> Result<Host, String> {
     text.parse().map_err(|e: crate::host::InvalidHost| e.to_string())
 }
@@ -72,17 +72,17 @@ pub(super) fn own_host(text: &str) -> Result<Host, String> {
     Ok(own)
 }
 
-/// Where others connect.
+/// The address at which others connect.
 pub(super) fn address(text: &str) -> Result<Host, String> {
     let address = host(text)?;
     address.judge_joinable().map_err(|why| format!("{why}; {JOINABLE}"))?;
     Ok(address)
 }
 
-/// What is allowed where others are to connect.
+/// What is allowed for an address at which others connect.
 pub(super) const JOINABLE: &str = "allowed is a name or address where other nodes can connect";
 
-/// The name of a cluster of CrateDB.
+/// The name of a CrateDB cluster.
 pub(super) fn cluster(text: &str) -> Result<String, String> {
     if (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control) {
         Ok(text.to_owned())
@@ -91,19 +91,19 @@ pub(super) fn cluster(text: &str) -> Result<String, String> {
     }
 }
 
-/// An address to listen on, with a port: CrateDB has to be told which.
+/// An address to listen on. The port is required, because CrateDB must be told which one it is.
 pub(super) fn srv_address(text: &str) -> Result<SocketAddr, String> {
     let error = || "allowed is an IP address and a port, such as 127.0.0.1:5399 or [::1]:5399".to_owned();
     text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).ok_or_else(error)
 }
 
-/// The DNS name that SRV is asked for.
+/// The DNS name of the SRV records.
 pub(super) fn srv_name(text: &str) -> Result<ServiceName, String> {
     text.parse().map_err(|e: InvalidServiceName| e.to_string())
 }
 
-/// A prefix: segments of printable ASCII, each after a `/`. None ends in `.meta`: below `<prefix>.meta/` is what we note
-/// of another prefix, and hosts announced there would be taken for it.
+/// A prefix: parts of printable ASCII, each after a `/`. No part ends in `.meta`: the notes about another prefix are
+/// below `<prefix>.meta/`, and hosts that are announced there would be mixed up with them.
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let segments = || text.strip_prefix('/').into_iter().flat_map(|path| path.split('/'));
     let is_path = text.len() <= 1024
@@ -124,9 +124,9 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Which log lines to write.
+/// The filter for log lines.
 pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
-    // A misspelt level would be taken for a target, and everything else be silenced.
+    // Without this check, a misspelt level would be read as a target, and everything else would not be logged.
     let is_known =
         |item: &str| !item.is_empty() && (item.contains('=') || item.parse::<LevelFilter>().is_ok());
     let targets = text.split(',').all(is_known).then(|| text.parse().ok()).flatten();

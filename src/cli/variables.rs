@@ -1,4 +1,5 @@
-//! Variables that are set: which count, how they may be quoted, and which do nothing though they look as if they did.
+//! Environment variables: which ones count, how they may be quoted, and which ones have no effect although they look
+//! like ours.
 
 use std::{
     env,
@@ -8,8 +9,8 @@ use std::{
 
 use clap::Command;
 
-/// Of etcdctl's (`GlobalFlags` in etcdctl/ctlv3, and those of v2) that change nothing of where or how it connects, and the
-/// password, which is no flag of ours.
+/// Variables of etcdctl (`GlobalFlags` in etcdctl/ctlv3, and those of v2) that do not change where or how it connects,
+/// and the password, which is no flag of ours.
 const OF_NO_CONCERN: [&str; 16] = [
     "PASSWORD",
     "API",
@@ -29,7 +30,7 @@ const OF_NO_CONCERN: [&str; 16] = [
     "WATCH_RANGE_END",
 ];
 
-/// Those of etcdctl's version 2 that have another name now.
+/// Variables of etcdctl's version 2 that have another name now.
 const RENAMED: [(&str, &str); 6] = [
     ("ENDPOINT", "ETCDCTL_ENDPOINTS"),
     ("PEERS", "ETCDCTL_ENDPOINTS"),
@@ -39,8 +40,8 @@ const RENAMED: [(&str, &str); 6] = [
     ("USERNAME", "ETCDCTL_USER"),
 ];
 
-/// Whether a variable is as good as not set: an environment file has lines without a value, and docker keeps the quotes of
-/// one (`ETCDCTL_CACERT=""`).
+/// Whether a variable counts as not set: an environment file may have a line without a value, and docker keeps the
+/// quotes of an empty value (`ETCDCTL_CACERT=""`).
 pub(super) fn is_unset(name: &OsStr) -> bool {
     env::var_os(name).is_some_and(|value| is_empty(name, &value))
 }
@@ -50,21 +51,21 @@ fn is_empty(name: &OsStr, value: &OsStr) -> bool {
     value.is_empty() || is_etcdctls && value.to_str().is_some_and(|value| bare(value).is_empty())
 }
 
-/// A value without the quotes and the white space around it, which `docker --env-file` keeps, as well as the carriage
-/// return of a file from Windows. No path, user or endpoint of etcd's has either.
+/// The value without quotes and white space around it. `docker --env-file` keeps both, and the carriage return of a
+/// Windows file. No path, user or endpoint of etcd has them.
 pub(super) fn bare(value: &str) -> &str {
     let value = value.trim();
     let inner = ['"', '\''].iter().find_map(|&quote| value.strip_prefix(quote)?.strip_suffix(quote));
     inner.map_or(value, str::trim)
 }
 
-/// As [`bare`], of a path.
+/// As [`bare`], for a path.
 pub(super) fn bare_path(path: PathBuf) -> PathBuf {
     path.to_str().map(bare).map(PathBuf::from).unwrap_or(path)
 }
 
-/// What to say of variables that look like ours or etcdctl's, and do nothing: a check that is never made, say, or a
-/// certificate that is judged where etcdctl judges none.
+/// Warnings about variables that look like ours or like etcdctl's, and have no effect. Otherwise nobody would notice,
+/// for example, that a check is never made, or that a certificate is verified where etcdctl does not verify one.
 pub(super) fn unknown(command: &Command) -> Vec<String> {
     let known: Vec<_> =
         command.get_subcommands().flat_map(Command::get_arguments).filter_map(|arg| arg.get_env()).collect();

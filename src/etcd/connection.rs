@@ -1,7 +1,7 @@
-//! One member at a time: a client for a single address, left for the next one on any failure.
+//! The connection to etcd: one client for one address at a time. After a failure the next address is tried.
 //!
-//! A balancing channel would send its share of all requests to a dead member for ever (measured:
-//! a quarter of the requests fail with one of three members down).
+//! A channel that balances would go on sending its share of the requests to a dead member. Measured with one of three
+//! members down: a quarter of the requests failed.
 
 mod beside;
 mod in_turn;
@@ -24,37 +24,38 @@ use super::{
 };
 use crate::{backoff::Backoff, names::Names};
 
-/// The connection to one member, and the way to the next.
+/// The connection to one member, and the way to the next one.
 #[derive(Debug)]
 pub struct Connection {
     options: Arc<Options>,
     timing: Timing,
-    /// Everything has to be done within this: requests go out beside each other; see [`Connection::ask_beside`].
+    /// If it is set, every request must be done within this time, and goes out to several endpoints at once; see
+    /// [`Connection::ask_beside`].
     hurry: Option<Duration>,
     holds_lease: bool,
     round: Round,
-    /// The last endpoint that was left was the last of its round.
+    /// The last endpoint that we left was the last one of its round.
     round_is_over: bool,
-    /// An attempt of this round ran out of time: it may have been too short.
+    /// An attempt of this round ran out of time, so the time for an attempt may have been too short.
     timed_out: bool,
     client: Option<Member>,
-    /// Something came back over this client.
+    /// Something was received over this client.
     proven: bool,
-    /// A fresh login was tried because of a stale one and nothing has succeeded since.
+    /// We logged in again because our token was stale, and nothing has succeeded since.
     login_renewed: bool,
     patience: Patience,
-    /// Between rounds that nobody answered.
+    /// The pauses between rounds in which no endpoint answered.
     round_backoff: Backoff,
-    /// Between answers that cannot be true.
+    /// The pauses after answers that cannot be true.
     doubt_backoff: Backoff,
-    /// Between refusals. Other requests may well be answered in the meantime.
+    /// The pauses after refusals. Other requests may succeed in between.
     refusal_backoff: Backoff,
     not_before: Option<Instant>,
     outage: Outage,
     contact: Publisher,
 }
 
-/// A client to try, since when, and until when its first answer has to be there.
+/// A client for one attempt, when the attempt began, and until when its first answer must come.
 pub(super) struct Attempt {
     pub(super) client: Member,
     pub(super) began: Instant,
@@ -62,7 +63,7 @@ pub(super) struct Attempt {
 }
 
 impl Connection {
-    /// Nothing is read or sent yet.
+    /// A connection with these options. Nothing is read or sent yet.
     pub(super) fn new(options: Options, names: Names) -> Self {
         let round = Round::new(options.endpoints.clone(), names);
         let timing = Timing {
@@ -97,21 +98,22 @@ impl Connection {
         self.timing
     }
 
-    /// There is, or is to be, a lease of this TTL, or all has to be done within this time: all waiting times follow it.
+    /// Sets the TTL of the lease that we have or will ask for, or the time in which everything must be done. All
+    /// waiting times are derived from it.
     pub(super) fn set_ttl(&mut self, ttl: Duration) {
         self.timing.ttl = Some(ttl);
     }
 
-    /// Whether a lease of ours is at stake, which makes refusals more urgent.
+    /// Sets whether we have a lease to keep. A refusal is more urgent then.
     pub(super) fn set_holds_lease(&mut self, holds_lease: bool) {
         if self.holds_lease && !holds_lease {
-            // The pauses that were cut short for the lost lease's sake do not count.
+            // The pauses that were short because of the lost lease do not count for the next refusal.
             self.refusal_backoff.reset();
         }
         self.holds_lease = holds_lease;
     }
 
-    /// Logs nothing of outages and refusals: somebody else does.
+    /// Logs nothing about outages and refusals from now on, because another connection does it.
     pub(super) fn silence(&mut self) {
         self.outage.silence();
     }
@@ -120,7 +122,7 @@ impl Connection {
         &self.contact
     }
 
-    /// Everything has to be done within `limit` from now on.
+    /// Every request must be done within `limit` from now on.
     pub(super) fn hurry(&mut self, limit: Duration) {
         self.hurry = Some(limit);
         self.not_before = None;
@@ -130,16 +132,16 @@ impl Connection {
         self.round.target().map_or_else(String::new, Target::shown)
     }
 
-    /// One attempt, as long as it may take: connect, TLS, login and answer together.
+    /// The time for one attempt: connect, TLS, login and answer together.
     pub(super) fn attempt(&self) -> Duration {
         self.patience.attempt(self.timing.attempt(), self.timing.request_timeout)
     }
 
-    /// A client for the endpoint that has its turn, after the back-off that is due, and after a lookup where its name is
-    /// not known yet: neither counts as a part of the attempt.
+    /// A client for the endpoint whose turn it is. First it waits for the backoff that is due, and for the lookup if
+    /// the address is not known yet. Neither counts as a part of the attempt.
     ///
     /// # Errors
-    /// As [`Connection::judge`], which has been told already. Safe to drop at any point.
+    /// As [`Connection::judge`], which was called already. Safe to drop at any point.
     pub(super) async fn open(&mut self) -> Result<Attempt, Error> {
         if let Some(not_before) = self.not_before {
             sleep_until(not_before).await;
@@ -162,7 +164,7 @@ impl Connection {
         let connected =
             bounded(deadline, Box::pin(connect(Arc::clone(&self.options), endpoint, address))).await;
         let client = match connected {
-            // No success yet: without a login, nothing has been asked so far.
+            // This is no success yet: without a login, nothing was asked so far.
             Ok(client) => client,
             Err(error) => return self.judge(Err(error)),
         };
@@ -170,7 +172,7 @@ impl Connection {
         Ok(Attempt { client, began, deadline })
     }
 
-    /// The endpoint that has its turn, and its address.
+    /// The endpoint whose turn it is, and its address.
     async fn reach(&mut self) -> Result<(Endpoint, SocketAddr), Error> {
         loop {
             let Some(target) = self.round.target().cloned() else {
@@ -188,7 +190,7 @@ impl Connection {
                 match timeout_at(said_at, &mut looking).await {
                     Ok(looked_up) => looked_up,
                     Err(_) => {
-                        // Whoever has an address had its turn before.
+                        // Every target with an address had its turn before this one.
                         self.outage.left(&target.shown(), &pending);
                         self.outage.nobody_answers(count);
                         looking.await
@@ -199,17 +201,17 @@ impl Connection {
         }
     }
 
-    /// One request in one attempt.
+    /// Makes one request in one attempt.
     ///
     /// # Errors
-    /// See [`Error`]. The next call goes to the next endpoint where this one did not answer. When
-    /// dropped, whether etcd acted on the request is unknown.
+    /// See [`Error`]. If this endpoint did not answer, the next call goes to the next one. If the future is dropped, we
+    /// do not know whether etcd acted on the request.
     pub(super) async fn call<T, F>(&mut self, request: impl FnOnce(Member) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let Attempt { client, began, deadline } = self.open().await?;
-        // In a box: the library's futures are large, and there are many of them in a row.
+        // It is boxed, because the futures of the library are large, and many are awaited one after the other.
         let result = bounded(deadline, Box::pin(request(client))).await;
         if result.is_ok() {
             self.took(began);
@@ -217,13 +219,13 @@ impl Connection {
         self.judge(result)
     }
 
-    /// As [`Connection::call`] until somebody answers, for a request that may be made twice. Where we are in a hurry, a
-    /// request on its way is not given up because it is slow: a second one goes out elsewhere beside it, then a third,
+    /// Makes a request that may be sent twice. Without a hurry it is [`Connection::call`]. In a hurry it goes on until
+    /// an endpoint answers: a slow request is not given up, but a second one is sent to another endpoint, then a third,
     /// and the first answer counts.
     ///
     /// # Errors
-    /// See [`Error`], but never [`Error::Unavailable`] while in a hurry: the caller bounds the time. When dropped, whether
-    /// etcd acted on it is unknown.
+    /// See [`Error`], but never [`Error::Unavailable`] in a hurry: the caller limits the time. If the future is
+    /// dropped, we do not know whether etcd acted on the request.
     pub(super) async fn insist<T, F>(
         &mut self,
         request: impl Fn(Member) -> F + Clone + Send + 'static,
@@ -238,13 +240,13 @@ impl Connection {
         }
     }
 
-    /// An attempt that began then succeeded.
+    /// An attempt that began at `began` succeeded.
     pub(super) fn took(&mut self, began: Instant) {
         self.patience.succeeded(began.elapsed());
     }
 
-    /// Learns from the outcome of an attempt: keeps or leaves the endpoint, sets the next back-off,
-    /// says once what an operator has to know.
+    /// Learns from the result of an attempt: stays at the endpoint or leaves it, sets the next backoff, and logs once
+    /// what an operator must know.
     pub(super) fn judge<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         let result = result.map_err(|error| self.explain(error));
         if let Err(error) = &result {
@@ -262,7 +264,7 @@ impl Connection {
                 self.login_renewed = true;
                 self.client = None;
             }
-            // A file of our own: no load on etcd, and soon there if it merely comes late.
+            // A local file cannot be used. To read it again costs etcd nothing, and it may only come late.
             Err(error @ Error::Unusable(_)) => self.refused(error, self.timing.round_cap()),
             Err(error @ (Error::StaleLogin(_) | Error::Refused(_))) => {
                 self.answered();
@@ -279,8 +281,8 @@ impl Connection {
         result
     }
 
-    /// What this member answered cannot be true: as [`Connection::judge`] for one that does not answer, and with a pause
-    /// that grows although there are answers, until [`Connection::believed`].
+    /// The answer of this member cannot be true. It counts as no answer in [`Connection::judge`]. In addition there is
+    /// a pause, which grows although there are answers, until [`Connection::believed`] is called.
     pub(super) fn doubted(&mut self, reason: String) -> Error {
         let error = Error::Unavailable(reason);
         _ = self.judge::<()>(Err(error.clone()));
@@ -289,12 +291,12 @@ impl Connection {
         error
     }
 
-    /// What was doubted before makes sense now.
+    /// An answer makes sense again after one that could not be true.
     pub(super) fn believed(&mut self) {
         self.doubt_backoff.reset();
     }
 
-    /// An answer came: an outage, if there was one, is over.
+    /// An answer came, so an outage, if there was one, is over.
     pub(super) fn answered(&mut self) {
         self.proven = true;
         self.round.answered();
@@ -303,12 +305,12 @@ impl Connection {
         self.outage.answered(&self.contact.endpoint());
     }
 
-    /// Something came back over the client: whatever ends it now, its certificate was accepted.
+    /// Something was received over the client. So our certificate was accepted, whatever ends the connection later.
     pub(super) fn reached(&mut self) {
         self.proven = true;
     }
 
-    /// Etcd did what it may have refused before.
+    /// Etcd did what it was asked, which it may have refused before.
     pub(super) fn accepted(&mut self) {
         self.login_renewed = false;
         self.contact.clear_failure();
@@ -316,7 +318,7 @@ impl Connection {
         self.outage.accepted(&self.contact.endpoint());
     }
 
-    /// Of a member that never answered more can be said than that it ended.
+    /// If this member never answered, its connection may tell more about the error than that it ended.
     fn explain(&self, error: Error) -> Error {
         match &self.client {
             Some(client) if !self.proven => client.explain(error),

@@ -1,37 +1,38 @@
-//! How we stand with etcd: published on a watch channel, so that it can be read while a request is on its way.
+//! The state of our connection to etcd. It is published on a watch channel, so that it can be read while a request is
+//! on its way.
 
 use tokio::{sync::watch, time::Instant};
 
-/// How we stand with etcd now.
+/// The state of our connection to etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contact {
-    /// The endpoint in use, or to be tried next.
+    /// The endpoint in use, or the one to be tried next.
     pub endpoint: String,
-    /// What went wrong last, if anything has since etcd last did what it was asked for.
+    /// The last error. `None` once etcd has done what it was asked for since then.
     pub failure: Option<Failure>,
-    /// When the last renewal of our lease that was answered had been sent.
+    /// When we sent the last renewal of our lease that was answered.
     pub renewed: Option<Instant>,
-    /// Since when our lease could not be renewed. Nothing while it is renewed, and where there is none to renew.
+    /// Since when our lease could not be renewed. `None` while it is renewed, and while there is no lease to renew.
     pub silent_since: Option<Instant>,
 }
 
-/// What went wrong last.
+/// The last error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The endpoint that was asked.
     pub endpoint: String,
     /// Why it gave no result.
     pub reason: String,
-    /// When that was found out.
+    /// When we knew that.
     pub at: Instant,
 }
 
-/// The one end of the channel that writes.
+/// The sending end of the channel.
 #[derive(Debug, Default)]
 pub(super) struct Publisher(watch::Sender<Contact>);
 
 impl Publisher {
-    /// The other end: how we stand now, at any time.
+    /// A receiving end, which always shows the present state.
     pub(super) fn subscribe(&self) -> watch::Receiver<Contact> {
         self.0.subscribe()
     }
@@ -59,12 +60,13 @@ impl Publisher {
         self.0.send_modify(|contact| contact.renewed = sent);
     }
 
-    /// Our lease could not be renewed just now.
+    /// Notes that our lease could not be renewed just now.
     pub(super) fn set_silent(&self) {
         self.0.send_modify(|contact| _ = contact.silent_since.get_or_insert_with(Instant::now));
     }
 
-    /// Our lease is renewed again, or there is none to renew any more. Gives whether there was a silence until now.
+    /// Notes that our lease is renewed again, or that there is no lease to renew any more. Returns whether there was a
+    /// silence until now.
     pub(super) fn end_silence(&self) -> bool {
         let mut was_silent = false;
         self.0.send_modify(|contact| was_silent = contact.silent_since.take().is_some());

@@ -1,6 +1,6 @@
-//! The cryptography of TLS: ring's, and signatures of P-521 keys besides, which ring does not know.
+//! The cryptography of TLS: that of ring, and in addition signatures of P-521 keys, which ring does not verify.
 //!
-//! `etcd --auto-tls` makes P-521 keys (`transport.SelfCert` in etcd's source), and etcdctl takes them.
+//! `etcd --auto-tls` makes P-521 keys (`transport.SelfCert` in etcd's source), and etcdctl accepts them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{
     pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id},
 };
 
-/// ECDSA with a P-521 key and one of the hashes of SHA-2.
+/// ECDSA with a P-521 key and one of the SHA-2 hashes.
 #[derive(Debug)]
 struct P521 {
     hash: &'static digest::Algorithm,
@@ -43,7 +43,8 @@ impl SignatureVerificationAlgorithm for P521 {
     }
 }
 
-/// What TLS to etcd is made with. Takes some 100 KiB that stay: not made where nothing is https.
+/// The cryptography for TLS to etcd. It takes some 100 KiB, which are never freed, so it is not made while no endpoint
+/// is https.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| {
@@ -53,11 +54,11 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     }))
 }
 
-/// `known` and P-521. Made once for a process: what is in it is never freed.
+/// The algorithms in `known`, and P-521. It is called once in a process, because it never frees its memory.
 fn with_p521(known: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     let all = known.all.iter().copied().chain([P521_SHA256, P521_SHA384, P521_SHA512]).collect::<Vec<_>>();
-    // TLS 1.3 takes only the first algorithm of a scheme, TLS 1.2 each: there the scheme does not fix the curve, and a
-    // server in Go with a P-521 key signs by the first scheme that we name.
+    // TLS 1.3 uses only the first algorithm of a scheme. TLS 1.2 uses each of them: there the scheme does not fix the
+    // curve, and a server in Go with a P-521 key signs with the first scheme that we name.
     let mut mapping = known.mapping.to_vec();
     for (scheme, algorithms) in &mut mapping {
         let p521 = match scheme {
@@ -75,7 +76,8 @@ fn with_p521(known: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
 mod tests {
     use super::*;
 
-    /// Made by `openssl ecparam -name secp521r1 -genkey` and `openssl dgst -sha256 -sign`, and so on.
+    /// Made by `openssl ecparam -name secp521r1 -genkey` and `openssl dgst -sha256 -sign`, and the same with sha384 and
+    /// sha512.
     const KEY: &str = "04018070c813f3d6d88c08b7571d45f2ad5ae1d27800ce31867c1ac976b49abfce7e18e840bdefa84ac3e560e69ff35f\
          6e9a76e70df5f5dbe4f2544fa36712208ec09801326b8dc36202dde6f40fc1ae4e4147dd8f8303694435c936c67c34a2\
          a2d45fd38fa7203998cbe7db67fe49a8a1927cccc64204bee75a46c7d49e464f9f139878a6";

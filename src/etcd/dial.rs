@@ -1,8 +1,8 @@
 //! Connects to one address of an endpoint, for the client library.
 //!
-//! The library is given a channel that is connected already. So the name that TLS checks and that the request carries is
-//! the endpoint's, and the address is ours to choose; an IP address in the URL would put the address into both, and break
-//! balancers that look at the name.
+//! The library gets a channel that is connected already. So TLS checks the name of the endpoint, and the request
+//! carries it, while we choose the address. If the URL had an IP address, both would use the address, and load
+//! balancers that look at the name would fail.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -25,39 +25,41 @@ use super::{
 };
 use crate::{credentials::Secret, text::plain_io};
 
-/// The largest message that is taken, in bytes. Etcd takes no request of more than 1.5 MB unless told otherwise
-/// (`--max-request-bytes`), and cuts what a watch has to tell into pieces of that size; the library would take 4 MB.
+/// The largest message that we accept, in bytes. Etcd accepts no request of more than 1.5 MB by default
+/// (`--max-request-bytes`), and cuts the messages of a watch into pieces of that size. The default of the library is 4
+/// MB.
 const LARGEST: usize = 2 * 1024 * 1024;
 
-/// What may have come unread on one stream, in bytes. The library would take 2 MB, and small pieces cost several times
-/// their length; an etcd that floods a watch would have all of it. With less than this, the largest value that etcd takes
-/// would not arrive within an attempt where the way to etcd and back is two seconds.
+/// How many bytes of one stream may have arrived unread. The default of the library is 2 MB. Small pieces cost several
+/// times their length in memory, so an etcd that floods a watch could take a multiple of this. With a smaller value,
+/// the largest value that etcd stores would not arrive within an attempt if a round trip takes two seconds.
 const UNREAD: u32 = 768 * 1024;
-/// The same of a connection. It has a few streams only, but this is also how many small pieces h2 puts up with before it
-/// ends the connection (`DataFrameBudget`): with eight times [`UNREAD`], a stream of events is full before.
+/// The same for all streams of a connection. There are only a few, but this also limits how many small pieces h2
+/// accepts before it ends the connection (`DataFrameBudget`). With eight times [`UNREAD`], a stream of events is full
+/// before that happens.
 const UNREAD_IN_ALL: u32 = 8 * UNREAD;
 
-/// A client for one member. A clone is cheap, and shares the connection.
+/// A client for one member. A clone is cheap and shares the connection.
 #[derive(Clone)]
 pub(super) struct Member(Arc<Client>, Arc<Line>);
 
 impl Member {
-    /// For reads and transactions.
+    /// The client for reads and transactions.
     pub(super) fn kv(&self) -> KvClient {
         self.0.kv_client().max_decoding_message_size(LARGEST)
     }
 
-    /// For leases, whose messages are small.
+    /// The client for leases. Their messages are small, so no limit is set.
     pub(super) fn lease(&self) -> LeaseClient {
         self.0.lease_client()
     }
 
-    /// For watches.
+    /// The client for watches.
     pub(super) fn watch(&self) -> WatchClient {
         self.0.watch_client().max_decoding_message_size(LARGEST)
     }
 
-    /// Says more of an error of a member that never answered, where what is known of the line tells more.
+    /// Adds what the connection shows about an error of a member that never answered.
     pub(super) fn explain(&self, error: Error) -> Error {
         self.1.explain(error)
     }
@@ -69,21 +71,21 @@ impl fmt::Debug for Member {
     }
 }
 
-/// What a connection needs to get in.
+/// The credentials of a connection.
 pub(super) struct Credentials {
-    /// For `https://` endpoints.
+    /// For endpoints with `https://`.
     pub tls: Option<Tls>,
-    /// User and password, where etcd wants them.
+    /// User and password, if etcd wants them.
     pub login: Option<(String, Secret)>,
 }
 
-/// A client for `endpoint`, connected to `address`, TLS and login included. Where login is not enabled in etcd, though
-/// credentials are given, it goes in without: they are configured ahead of `etcdctl auth enable`.
+/// A client for `endpoint`, connected to `address`, with TLS and login done. If credentials are given but etcd has no
+/// authentication enabled, it works without them: an operator may configure them before `etcdctl auth enable`.
 ///
-/// It never leaves that address: whoever finds it silent drops it.
+/// The client never changes the address. If the member is silent, the caller drops the client.
 ///
 /// # Errors
-/// See [`Error`]. The caller bounds the time. Safe to drop.
+/// See [`Error`]. The caller limits the time. Safe to drop.
 pub(super) async fn dial(
     endpoint: &Endpoint,
     address: SocketAddr,
@@ -91,7 +93,8 @@ pub(super) async fn dial(
 ) -> Result<Member, Error> {
     let Credentials { tls, login } = credentials;
     let line = Arc::new(Line { endpoint: endpoint.clone(), address, tls, heard: Heard::default() });
-    // The library sees a connection without TLS: ours can say what went wrong with it, and with what came instead of it.
+    // The library sees a connection without TLS. We do TLS ourselves, because then we can say what went wrong, or what
+    // answered instead of etcd.
     let authority = endpoint.host().with_port(endpoint.port());
     let origin: Uri = endpoint.to_string().parse().map_err(|_| Error::Unavailable(NO_URL.to_owned()))?;
     let transport = Transport::from_shared(format!("http://{authority}"))
@@ -109,7 +112,7 @@ pub(super) async fn dial(
     let explain = |error: Error| line.explain(error);
     let channel = transport.connect_with_connector(connector).await;
     let channel = channel.map_err(|error| explain(etcd_client::Error::from(error).into()))?;
-    // An answer that is not of gRPC would be read as one.
+    // The library would read every answer as one of gRPC, so we refuse the others here.
     let channel = channel.map_result(|answer| match answer {
         Ok(answer) if is_of_grpc(&answer) => Ok(answer),
         Ok(answer) => Err(Box::new(Said(refused(answer.status()))) as BoxError),
@@ -132,7 +135,7 @@ pub(super) async fn dial(
     Ok(Member(Arc::new(client), line))
 }
 
-/// Never seen: what an [`Endpoint`] shows is a URL.
+/// Never shown: an [`Endpoint`] is always a valid URL.
 const NO_URL: &str = "the endpoint is no URL";
 
 fn is_of_grpc<T>(answer: &http::Response<T>) -> bool {
@@ -140,12 +143,12 @@ fn is_of_grpc<T>(answer: &http::Response<T>) -> bool {
     answer.status() == StatusCode::OK && kind.starts_with(b"application/grpc")
 }
 
-/// The way to one address, and what is known of it.
+/// The way to one address, and what is known about it.
 struct Line {
     endpoint: Endpoint,
     address: SocketAddr,
     tls: Option<Tls>,
-    /// The first bytes of what has to be HTTP/2.
+    /// The first bytes that were received. They should be HTTP/2.
     heard: Heard,
 }
 
@@ -154,7 +157,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Line {
-    /// Connects, TLS included. The caller bounds the time.
+    /// Connects, with TLS if there is a TLS configuration. The caller limits the time.
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
         self.heard.clear();
         let stream = TcpStream::connect(self.address).await.map_err(|error| plain_io(&error))?;
@@ -175,8 +178,8 @@ impl Line {
         }
     }
 
-    /// A client certificate is judged after the handshake of TLS 1.3, and the alert that says so is mostly overtaken by the
-    /// end of the connection.
+    /// Explains why the connection failed. In TLS 1.3 the server checks our certificate after the handshake, and the
+    /// alert that refuses it often comes too late: we only see that the connection ended.
     fn said(&self, reason: String) -> String {
         let reason = self.heard.failure().unwrap_or(reason);
         let is_end = words::is_end(&reason);

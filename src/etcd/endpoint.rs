@@ -6,7 +6,7 @@ use http::Uri;
 
 use crate::host::Host;
 
-/// Where a member of etcd, or what stands before it, can be reached: a URL of scheme, host and port.
+/// Where a member of etcd, or a proxy before it, can be reached: a URL of scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     is_https: bool,
@@ -15,7 +15,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it wants TLS.
+    /// Whether the scheme is https, so that TLS is used.
     pub fn is_https(&self) -> bool {
         self.is_https
     }
@@ -25,7 +25,7 @@ impl Endpoint {
         &self.host
     }
 
-    /// The port; not 0.
+    /// The port. It is never 0.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -38,18 +38,19 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Parses a comma-separated list of `http(s)://host:port` or `host:port`, which is https when
-/// `tls_given` and http otherwise. Gives endpoints, all of one scheme, each once. Taken as etcdctl takes it: quotes
-/// around an item or the whole (`docker --env-file` keeps them), white space, a comma at the end, a scheme in upper case.
+/// Parses a list of endpoints, separated by commas: `http(s)://host:port` or `host:port`. The short form is https if
+/// `tls_given`, else http. Returns each endpoint once, all with the same scheme. It accepts what etcdctl accepts:
+/// quotes around an item or the whole list (`docker --env-file` keeps them), white space, a comma at the end, and a
+/// scheme in upper case.
 ///
 /// # Errors
-/// A sentence that names the bad item (unless it could hold a password) and what is allowed.
+/// A sentence that names the bad item, unless it could hold a password, and what is allowed.
 pub fn parse_endpoints(list: &str, tls_given: bool) -> Result<Vec<Endpoint>, String> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
     let items: Vec<_> = list.split(',').map(|item| item.trim_matches(around)).collect();
     let count = match items.as_slice() {
-        // An empty one is said to be none.
+        // An empty list is an error of its own, so its only item stays.
         [_, .., ""] => items.len() - 1,
         _ => items.len(),
     };

@@ -1,8 +1,8 @@
-//! Follows a prefix: list, watch from the revision that was read, and on any trouble list again.
+//! Follows a prefix: it lists, watches from the revision that was read, and lists again after any trouble.
 //!
 //! The events of the watch are applied to the list, so that a change among ten thousand hosts costs one message. The
-//! watch begins at the revision that was read, not at the next: etcd since 3.6 answers no request for progress while a
-//! watch waits for a revision that is not there yet.
+//! watch begins at the revision that was read, and not at the next one: etcd since 3.6 answers no request for progress
+//! while a watch waits for a revision that does not exist yet.
 
 use std::{
     convert::Infallible,
@@ -31,45 +31,45 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Between two looks where there can be no watch; see [`Follower::poll`].
+/// The pause between two reads while no watch is possible; see [`Follower::poll`].
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Messages that are there already are taken together, so that a storm of changes is a few snapshots; for this long, so
-/// that a storm without end is seen all the same.
+/// Messages that have arrived already are applied together, so that many changes make only a few snapshots. That goes
+/// on for this time at most, so that changes without an end are published all the same.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// So many times in a row changes are taken as soon as they come, and then five times a second: in a storm that goes on,
-/// as where a fleet starts at once, every change would be a snapshot of its own, and each a file to write. Whoever keeps an
-/// announcement on the same thread comes first.
+/// Changes are taken at once five times in a row, and after that five times per second. While many hosts change, for
+/// example when a fleet starts, each change would otherwise be a snapshot of its own, and each snapshot a file to
+/// write. The announcer on the same thread is more important.
 const BATCHES: Budget = Budget::new(5, Duration::from_millis(200));
 
 /// Follows one prefix.
 pub(super) struct Follower {
     connection: Connection,
     prefix: String,
-    /// The first key, and the end, of the range that is followed.
+    /// The range that is followed: its first key, and the first key after it.
     range: (String, String),
     warned: Warned,
     roster: Roster,
     publish: Sender<Option<Arc<Snapshot>>>,
-    /// The revision that was listed.
+    /// The revision of the last list.
     listed: i64,
     /// The newest revision that is known.
     revision: i64,
-    /// How many keys the range has, whatever they hold.
+    /// How many keys the range has, with those that are no announcements.
     keys: i64,
     /// When the snapshot was last known to be true.
     heard: Instant,
-    /// Since when it is not known to be true, and whether that was said.
+    /// Since when the snapshot is not known to be true, and whether that was logged.
     outage: Option<(Instant, bool)>,
-    /// The last watch ended with an event that is too large to be received.
+    /// The last watch or list failed because something was too large to be received.
     too_large: bool,
-    /// An etcd that is now this and now that would have us say it without end.
+    /// Limits the log lines: an etcd that changes its mind all the time could cause them without an end.
     lines: Lines,
     /// How often changes are taken.
     batches: Budget,
     /// Something is known that is not published yet.
     changed: bool,
-    /// Between two watches that did not live: a member that answers and then cuts every stream is no good one.
+    /// The pauses between two watches that ended soon: a member may answer and then cut every stream.
     backoff: Backoff,
 }
 
@@ -115,7 +115,7 @@ impl Follower {
                 Err(error) => {
                     self.trouble(&error);
                     self.say_stale(&error);
-                    // The connection makes a pause after these.
+                    // After all other errors the connection makes a pause itself.
                     if !matches!(error, Error::Compacted | Error::TooLarge) {
                         continue;
                     }
@@ -125,7 +125,7 @@ impl Follower {
         }
     }
 
-    /// A whole list came.
+    /// Takes a whole list, and publishes it.
     fn take(&mut self, Listing { revision, keys, entries }: Listing) {
         let now = Instant::now();
         let outage = self.outage.take();
@@ -151,10 +151,10 @@ impl Follower {
         self.publish();
     }
 
-    /// Something ended the watch, or the list failed.
+    /// Notes that the watch ended or that the list failed.
     fn trouble(&mut self, error: &Error) {
         self.too_large = *error == Error::TooLarge;
-        // These are answers: etcd was there all the time.
+        // These errors are answers, so etcd was there all the time.
         if !matches!(error, Error::Compacted | Error::StaleLogin(_) | Error::TooLarge) {
             self.outage.get_or_insert((self.heard, false));
         }
@@ -172,7 +172,8 @@ impl Follower {
         }
     }
 
-    /// Applies changes for as long as the watch lives. `Ok` when it has lost something.
+    /// Applies changes as long as the watch lives. `Ok` means that it may have missed something, so that a new list is
+    /// needed.
     async fn watch(&mut self) -> Result<(), Error> {
         let Attempt { client, began, deadline } = self.connection.open().await?;
         let watch = Watch::range(client.clone(), &self.range.0, &self.range.1, self.listed);
@@ -182,7 +183,7 @@ impl Follower {
         };
         self.connection.took(began);
         let mut tick_at = Instant::now() + self.connection.timing().renew_every();
-        // The store's revision at the last tick, and by when the watch has to have told everything up to there.
+        // The revision of the store at the last tick, and until when the watch must have told everything up to it.
         let mut owed: Option<(i64, Instant)> = None;
         let mut proved_at = Some(Instant::now() + self.connection.attempt());
         loop {
@@ -211,7 +212,8 @@ impl Follower {
             }
             owed = owed.filter(|(revision, _)| *revision > watch.told().max(self.listed));
             if owed.is_some_and(|(_, at)| at <= now) {
-                // Something was written, maybe elsewhere, and the watch does not say how far it has told: a list does.
+                // Something was written, maybe outside our range, and the watch does not say how far it has told. A
+                // list shows it.
                 return Ok(());
             }
             if tick_at <= now {
@@ -224,7 +226,7 @@ impl Follower {
                 }
                 self.heard = Instant::now();
                 self.warned.tell_unnamed();
-                // A change that is on its way to us costs one list.
+                // The count may already include a change that is still on its way to us. Then this costs one list.
                 if revision < self.revision || keys != self.keys {
                     return Ok(());
                 }
@@ -233,8 +235,9 @@ impl Follower {
         }
     }
 
-    /// Asks until something is written: where the newest event is too large to be received, a watch from it would end at
-    /// once, and one from the next revision answers no request for progress, since etcd 3.6. `Ok` when it was.
+    /// Asks again and again until something is written. It is used if the newest event is too large to be received: a
+    /// watch from that event would end at once, and a watch from the next revision answers no request for progress,
+    /// since etcd 3.6. `Ok` means that something was written.
     async fn poll(&mut self) -> Result<(), Error> {
         loop {
             sleep(POLL_EVERY).await;
@@ -249,7 +252,7 @@ impl Follower {
         }
     }
 
-    /// Lets go of those who were held back for long enough.
+    /// Removes the hosts that were held long enough.
     fn release(&mut self, now: Instant) {
         let released = self.roster.release(now);
         if released > 0 {
@@ -261,7 +264,7 @@ impl Follower {
         }
     }
 
-    /// Applies a message, and those that have come with it.
+    /// Applies a message, and those that have arrived with it.
     async fn gather(&mut self, first: Result<WatchResponse, Error>, watch: &mut Watch) -> Result<(), Error> {
         let until = Instant::now() + GATHER;
         self.apply(&first?);
@@ -276,13 +279,13 @@ impl Follower {
 
     fn apply(&mut self, answer: &WatchResponse) {
         let now = Instant::now();
-        // The list has what is no newer than itself.
+        // The list contains every change up to its own revision.
         let listed = self.listed;
         let changes = answer.events().iter().filter_map(Event::kv).filter(|kv| kv.mod_revision() > listed);
         for kv in changes {
             self.revision = self.revision.max(kv.mod_revision());
             match kv.version() {
-                // A deletion's event carries the key alone.
+                // The event of a deletion has the key alone, and version 0.
                 0 => self.keys -= 1,
                 1 => self.keys += 1,
                 _ => {}
@@ -300,7 +303,7 @@ impl Follower {
         }
     }
 
-    /// The store's revision and how many keys the range has, asked linearizably.
+    /// Reads the revision of the store and the number of keys in the range, linearizably.
     async fn count(&mut self, client: &Member) -> Result<(i64, i64), Error> {
         let (from, end) = &self.range;
         let options = GetOptions::new().with_range(end.as_str()).with_count_only();
@@ -312,7 +315,7 @@ impl Follower {
         Ok((counted.header().map_or(0, ResponseHeader::revision), counted.count()))
     }
 
-    /// Publishes who is known now, if that is something new.
+    /// Publishes the known hosts, if they differ from what was published last.
     fn publish(&mut self) {
         if !std::mem::take(&mut self.changed) {
             return;

@@ -1,4 +1,4 @@
-//! The mark that a cluster has formed: put by whoever sees a master, once for everybody.
+//! The mark "formed": it says that the cluster has formed. The first host that sees a master puts it, once for all.
 
 use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp};
 
@@ -13,7 +13,7 @@ use crate::{
     host::Host,
 };
 
-/// Says, once for everybody, that the cluster has formed.
+/// Puts the mark, over a connection of its own.
 #[derive(Debug)]
 pub struct FormedMark {
     connection: Connection,
@@ -21,12 +21,12 @@ pub struct FormedMark {
     by: String,
 }
 
-/// What came of saying it.
+/// The result of putting the mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marked {
-    /// It was not known, and is now.
+    /// The mark was not there, and is there now.
     Now,
-    /// It was known.
+    /// The mark was there before.
     Before,
     /// Nothing was put: etcd has this epoch, which is greater than ours.
     OlderThan(Epoch),
@@ -35,14 +35,14 @@ pub enum Marked {
 /// The epoch and the mark, as they are stored.
 struct Stored {
     epoch_revision: i64,
-    /// None where there is none, or where it cannot be read.
+    /// `None` if there is no epoch, or if it cannot be read.
     epoch: Option<Epoch>,
     formed_revision: i64,
 }
 
 impl FormedMark {
     pub(super) fn new(mut connection: Connection, prefix: &str, by: &Host) -> Self {
-        // Whoever announces has a connection of its own that says how etcd is.
+        // The connection of the announcer logs the state of etcd, so this one does not.
         connection.silence();
         Self { connection, keys: Keys::new(prefix), by: by.to_string() }
     }
@@ -52,7 +52,7 @@ impl FormedMark {
         self.keys.formed()
     }
 
-    /// The epoch that is stored. None where there is none, or where what is stored is none.
+    /// The stored epoch. `None` if there is none, or if it cannot be read.
     ///
     /// # Errors
     /// See [`Error`]. Safe to drop.
@@ -60,11 +60,11 @@ impl FormedMark {
         Ok(self.look().await?.epoch)
     }
 
-    /// Puts the mark for a cluster of `epoch`, and the epoch where none or a smaller one is stored, as in a store that
-    /// was restored. Puts nothing where the mark is there already, or where etcd has a greater epoch.
+    /// Puts the mark for a cluster of `epoch`. It puts the epoch, too, if etcd has none or a smaller one, as after a
+    /// restore. It puts nothing if the mark is there already, or if etcd has a greater epoch.
     ///
     /// # Errors
-    /// See [`Error`]; to be tried again until it is answered. Safe to drop.
+    /// See [`Error`]. Try again until there is an answer. Safe to drop.
     pub async fn put(&mut self, epoch: Epoch) -> Result<Marked, Error> {
         let stored = self.look().await?;
         let with_epoch = match to_mark(epoch, stored.epoch, stored.formed_revision != 0) {
@@ -85,12 +85,12 @@ impl FormedMark {
         if answer.succeeded() {
             Ok(Marked::Now)
         } else {
-            // Somebody else was quicker; the next look tells with what.
+            // Another process wrote at the same time. The next look shows what.
             Err(Error::Unavailable("somebody else wrote at the same time".to_owned()))
         }
     }
 
-    /// Both keys at one revision. A read costs etcd no write, and the mark is there nearly always.
+    /// Reads both keys at one revision. A read costs etcd no write, and mostly the mark is there already.
     async fn look(&mut self) -> Result<Stored, Error> {
         let keys_only = GetOptions::new().with_keys_only();
         let read = Txn::new()

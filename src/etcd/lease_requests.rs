@@ -1,4 +1,4 @@
-//! What is asked of etcd about one lease: to grant it under an id of our choice, to keep it alive, to revoke it.
+//! The requests about one lease: grant it with an id of our choice, keep it alive, revoke it.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tokio::time::Instant;
 use super::{dial::Member, error::Error};
 use crate::lease::{LeaseId, Ttl};
 
-/// The longest TTL that etcd grants for its own sake: one and a half times an election time-out, which is 50 s at most
+/// The longest TTL to which etcd may raise ours: one and a half times the election timeout, which is at most 50 s
 /// (`embed/config.go`, `maxElectionMs`; `lessor.go`, `minLeaseTTL`).
 const LONGEST_MINIMUM: Duration = Duration::from_secs(75);
 
-/// Grants `id` for `ttl` (whole seconds). Gives the TTL that etcd chose, which is longer where
-/// `ttl` is below its minimum of 1.5 election timeouts; or, in words, one that cannot be.
+/// Grants a lease with `id` for `ttl` (whole seconds). Returns the TTL that etcd chose, which is longer if `ttl` is
+/// below its minimum of 1.5 election timeouts. If that TTL cannot be true, it returns a sentence that says so.
 ///
 /// # Errors
-/// [`Error::LeaseExists`] when `id` is somebody's already.
+/// [`Error::LeaseExists`] if `id` is taken already.
 pub(super) async fn grant(
     client: Member,
     id: LeaseId,
@@ -24,7 +24,7 @@ pub(super) async fn grant(
 ) -> Result<Result<Duration, String>, Error> {
     let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     let answer = client.lease().grant(seconds, Some(LeaseGrantOptions::new().with_id(id.get()))).await?;
-    // Whoever promises less than a second, or for ever, is no member to rely on.
+    // A member that promises less than a second, or a TTL without an end, cannot be relied on.
     let granted = u64::try_from(answer.ttl()).map_or(Duration::ZERO, Duration::from_secs);
     if granted.is_zero() || granted > ttl.max(LONGEST_MINIMUM) {
         let absurd = format!("etcd granted a TTL of {} s, and {seconds} s were asked for", answer.ttl());
@@ -33,7 +33,7 @@ pub(super) async fn grant(
     Ok(Ok(granted))
 }
 
-/// Revokes `id`, which deletes the keys attached to it and no others. Gives whether it existed.
+/// Revokes `id`, which deletes the keys that are attached to it and no others. Returns whether it existed.
 pub(super) async fn revoke(client: &Member, id: LeaseId) -> Result<bool, Error> {
     match client.lease().revoke(id.get()).await.map_err(Error::from) {
         Ok(_) => Ok(true),
@@ -42,44 +42,44 @@ pub(super) async fn revoke(client: &Member, id: LeaseId) -> Result<bool, Error> 
     }
 }
 
-/// Asks how long `id` lives. None when it is not there.
+/// Asks how long `id` still lives. `None` if it does not exist.
 pub(super) async fn time_to_live(client: Member, id: LeaseId) -> Result<Option<Ttl>, Error> {
     let answer = client.lease().time_to_live(id.get(), None).await?;
     let seconds = |n: i64| u64::try_from(n).ok().map(Duration::from_secs);
-    // Etcd says -1 of a lease that is not there.
+    // Etcd answers -1 for a lease that does not exist.
     Ok(seconds(answer.granted_ttl()).zip(seconds(answer.ttl())).map(|(granted, left)| Ttl { granted, left }))
 }
 
-/// A stream of keep-alives, one outstanding at a time. Dropping it ends the stream; the lease then
-/// ends with its TTL.
+/// A stream of keep-alives, of which one at a time is unanswered. Dropping it ends the stream; the lease then ends
+/// after its TTL.
 pub(super) struct KeepAlive {
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
-    /// When the last renewal that was answered had been sent.
+    /// When we sent the last renewal that was answered.
     sent: Instant,
 }
 
 impl KeepAlive {
-    /// Renews once, over a new stream.
+    /// Opens a new stream, and renews once over it.
     ///
     /// # Errors
-    /// [`Error::LeaseNotFound`] when etcd says that the lease is gone.
+    /// [`Error::LeaseNotFound`] if etcd says that the lease is gone.
     pub(super) async fn start(client: &Member, id: LeaseId) -> Result<Self, Error> {
         let sent = Instant::now();
         let (keeper, answers) = client.lease().keep_alive(id.get()).await?;
         Ok(Self { keeper, answers, sent })
     }
 
-    /// When the last renewal that was answered had been sent.
+    /// When we sent the last renewal that was answered.
     pub(super) fn sent(&self) -> Instant {
         self.sent
     }
 
-    /// Renews once more, and then knows when that had been sent.
+    /// Renews once more. If it succeeds, [`KeepAlive::sent`] is the time when this renewal was sent.
     ///
     /// # Errors
-    /// [`Error::LeaseNotFound`] when etcd says that the lease is gone. After any error, or when dropped, the stream is of
-    /// no use any more: an answer may come late.
+    /// [`Error::LeaseNotFound`] if etcd says that the lease is gone. After any error, and after a drop, the stream
+    /// cannot be used any more, because an old answer may still come.
     pub(super) async fn renew(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
         self.ask().await?;
@@ -90,7 +90,7 @@ impl KeepAlive {
     async fn ask(&mut self) -> Result<(), Error> {
         self.keeper.keep_alive().await?;
         match self.answers.message().await? {
-            // That is how etcd says it on an open stream: no error, a TTL of zero.
+            // On an open stream, etcd tells the end of a lease as a TTL of zero, and not as an error.
             Some(answer) if answer.ttl() <= 0 => Err(Error::LeaseNotFound),
             Some(_) => Ok(()),
             None => Err(Error::Unavailable("the keep-alive stream ended".to_owned())),

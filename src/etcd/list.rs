@@ -1,4 +1,4 @@
-//! Announcements: all of a prefix, in pages at one pinned revision, or one host's.
+//! Reads announcements: all of a prefix, in pages at one revision, or that of one host.
 
 use std::{
     collections::HashSet,
@@ -15,53 +15,53 @@ use crate::{
     announcement::Announcement, budget::Budget, host::Host, lease::LeaseId, snapshot::Node, text::decode,
 };
 
-/// Keys in one page. A page that is too large for a message is halved.
+/// How many keys are in one page. If a page is too large for a message, half as many are asked for.
 const PAGE: i64 = 1000;
-/// More keys than this under one prefix are no list of hosts.
+/// A prefix with more keys than this cannot be a list of hosts.
 const MOST_KEYS: i64 = 100_000;
-/// What is kept of a list may take so many bytes, as [`size`] counts them: some 18,000 hosts with short names. The process
-/// keeps several times that, and lives in 16 MB.
+/// The largest list that is kept, in bytes as [`size`] counts them: some 18,000 hosts with short names. The process
+/// keeps it several times, and must live in 16 MB.
 pub(super) const LARGEST: usize = 5 * 512 * 1024;
-/// A whole list, all its pages together, may take as long as so many attempts.
+/// A whole list, with all its pages, may take as long as this many attempts.
 const LONGEST: u32 = 4;
 
-/// One announcement, and what etcd knows of its key.
+/// One announcement, and the lease and revision of its key.
 pub(super) struct Entry {
     pub(super) node: Node,
     pub(super) lease: Option<LeaseId>,
     pub(super) mod_revision: i64,
 }
 
-/// What it costs to keep one of them, in bytes: its texts, and what is around them.
+/// The memory for one announcement, in bytes: its texts, and what is kept with them.
 pub(super) fn size(host: &Host, announcement: &Announcement) -> usize {
     128 + host.as_str().len() + announcement.address.as_ref().map_or(0, |address| address.as_str().len())
 }
 
-/// What was read of a prefix.
+/// The result of one list.
 pub(super) struct Listing {
-    /// The revision that was read.
+    /// The revision at which everything was read.
     pub(super) revision: i64,
-    /// How many keys there are, those that are no announcements included.
+    /// How many keys there are, with those that are no announcements.
     pub(super) keys: i64,
-    /// The announcements, as etcd sorts them.
+    /// The announcements, in the order of etcd.
     pub(super) entries: Vec<Entry>,
 }
 
-/// The keys that were warned about, so that each is once, and not more than a few of many.
+/// The keys that were warned about. There is one warning for each key, and only a few if there are many keys.
 #[derive(Debug)]
 pub(super) struct Warned {
     hasher: RandomState,
-    /// Not the keys themselves: somebody may write new ones for as long as we run.
+    /// Hashes instead of the keys: somebody may go on writing new keys as long as we run.
     hashes: HashSet<u64>,
-    /// How often a key may be named.
+    /// Limits how many keys are named.
     named: Budget,
-    /// How many were not.
+    /// How many keys were not named.
     unnamed: u64,
 }
 
-/// Then those that were warned about are forgotten: half a megabyte.
+/// At this number all hashes are forgotten. They take half a megabyte then.
 const MOST_WARNED: usize = 50_000;
-/// So many keys are named in a row, and ten a minute after that.
+/// A hundred keys are named in a row, and after that ten per minute.
 const NAMED: Budget = Budget::new(100, Duration::from_secs(6));
 
 impl Default for Warned {
@@ -71,7 +71,7 @@ impl Default for Warned {
 }
 
 impl Warned {
-    /// Whether `key` has to be warned about now, by its name.
+    /// Whether to warn about `key` now, and name it.
     pub(super) fn is_new(&mut self, key: &[u8]) -> bool {
         if self.hashes.len() >= MOST_WARNED {
             self.hashes.clear();
@@ -82,7 +82,7 @@ impl Warned {
         is_named
     }
 
-    /// Warns of those that were not named, if there are any.
+    /// Warns about the keys that were not named, if there are any.
     pub(super) fn tell_unnamed(&mut self) {
         let keys = std::mem::take(&mut self.unnamed);
         if keys > 0 {
@@ -91,17 +91,17 @@ impl Warned {
     }
 }
 
-/// The keys that begin with `<prefix>/`: from the first to before the second.
+/// The range of the keys that begin with `<prefix>/`: its first key, and the first key after it.
 pub(super) fn range(prefix: &str) -> (String, String) {
-    // "0" follows "/".
+    // The character "0" follows "/".
     (format!("{prefix}/"), format!("{prefix}0"))
 }
 
-/// Lists what is announced under `<prefix>/`, by everybody or by `host` alone. What is no valid
-/// announcement is skipped with one warning that names the key, unless it was warned about already.
+/// Lists the announcements under `<prefix>/`: all, or that of `host`. A key that is no valid announcement is skipped.
+/// One warning names it, unless there was one already.
 ///
 /// # Errors
-/// See [`Error`]: a read that failed is never an empty list. Safe to drop.
+/// See [`Error`]: a read that failed never gives an empty list. Safe to drop.
 pub(super) async fn list(
     connection: &mut Connection,
     prefix: &str,
@@ -121,21 +121,21 @@ pub(super) async fn list(
     loop {
         let options = GetOptions::new().with_range(end.as_str()).with_limit(limit).with_revision(revision);
         let page = get(connection, &from, options.clone()).await;
-        // The first page may have to wait for a back-off, and for the name service.
+        // The time starts after the first page, which may have to wait for the backoff and for the name service.
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + connection.attempt() * LONGEST);
         let page = match page {
             Err(Error::TooLarge) if limit > 1 => {
                 limit /= 2;
                 continue;
             }
-            // One key alone is too large: it is no announcement, but what comes after it may be.
+            // This one key is too large, so it is no announcement. Later keys may be announcements.
             Err(Error::TooLarge) => get(connection, &from, options.with_keys_only()).await?,
             other => other?,
         };
         if revision == 0 {
-            // Every further page reads the store as it was for the first.
+            // All other pages are read at the revision of the first one.
             revision = page.header().map_or(0, ResponseHeader::revision);
-            // Of the whole range, whatever the limit is.
+            // This is the count of the whole range, whatever the limit is.
             keys = page.count();
         }
         read += i64::try_from(page.kvs().len()).unwrap_or(i64::MAX);
@@ -148,7 +148,7 @@ pub(super) async fn list(
         } else if read > keys {
             Some("etcd's list is longer than etcd says".to_owned())
         } else if page.more() && i64::try_from(page.kvs().len()).is_ok_and(|count| count < limit) {
-            // The limit is the only reason for which etcd ends a page.
+            // Etcd ends a page only at the limit or at the end of the range.
             Some("etcd's list has a page that is not full, and goes on".to_owned())
         } else if page.more() && Instant::now() > deadline {
             Some("etcd's list does not come to its end in time".to_owned())
@@ -177,10 +177,10 @@ pub(super) async fn list(
     }
 }
 
-/// As [`list`], begun again at the next endpoint until each had its turn.
+/// Calls [`list`] at the endpoint whose turn it is, and again at the next one, until each had its turn.
 ///
 /// # Errors
-/// The last failure. Safe to drop.
+/// The last error. Safe to drop.
 pub(super) async fn at_each_endpoint(
     connection: &mut Connection,
     prefix: &str,
@@ -190,7 +190,7 @@ pub(super) async fn at_each_endpoint(
     connection.at_each_endpoint(async |connection| list(connection, prefix, host, warned).await).await
 }
 
-/// That what is announced is larger than [`LARGEST`].
+/// The reason to refuse a list that is larger than [`LARGEST`].
 pub(super) fn too_large() -> String {
     format!("what is announced under the prefix takes more than {LARGEST} bytes of memory")
 }
@@ -204,14 +204,14 @@ async fn get(connection: &mut Connection, from: &[u8], options: GetOptions) -> R
     answer
 }
 
-/// The host that `key` is of, if it is one.
+/// The host that `key` belongs to, or why its name is invalid.
 pub(super) fn host(key: &[u8], directory: &str) -> Result<Host, String> {
     let host = key.strip_prefix(directory.as_bytes()).unwrap_or_default();
     let host = std::str::from_utf8(host).map_err(|_| "the host is not UTF-8".to_owned())?;
     host.parse().map_err(|e| format!("the host is invalid: {e}"))
 }
 
-/// The announcement that `kv` is, or none, with a warning.
+/// The announcement in `kv`. If it is none, a warning is logged.
 pub(super) fn node(kv: &KeyValue, directory: &str, warned: &mut Warned) -> Option<Node> {
     let read = || -> Result<Node, String> {
         let host = host(kv.key(), directory)?;

@@ -1,7 +1,7 @@
-//! What the rest may ask of etcd; the only module that uses `etcd_client`.
+//! All requests to etcd. This is the only room that uses `etcd_client`.
 //!
-//! Every request has a deadline. On any failure the member is left for the next one; an answer,
-//! even a refusal, is no failure. See `connection.rs` for the rules and `timing.rs` for the times.
+//! Every request has a deadline. After any failure the connection goes to the next member. An answer is no failure,
+//! even if it is a refusal. The rules are in `connection.rs`, the times in `timing.rs`.
 
 mod connection;
 mod contact;
@@ -51,7 +51,7 @@ pub use self::{
 };
 use crate::{announcement::Announcement, host::Host, names::Names, snapshot::Snapshot};
 
-/// One cluster's announcements: a connection to etcd, and the prefix under which they are.
+/// The announcements of one cluster: a connection to etcd, and the prefix of the keys.
 #[derive(Debug)]
 pub struct Registry {
     connection: Connection,
@@ -60,34 +60,35 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Nothing is read or sent yet, but the lookups of the endpoints' names begin. `prefix` begins with `/` and does not
-    /// end with one.
+    /// Sends and reads nothing yet, but starts the lookups of the names of the endpoints. `prefix` begins with `/` and
+    /// does not end with one.
     pub fn new(options: Options, names: Names, prefix: String) -> Self {
         Self { connection: Connection::new(options, names), prefix, warned: Warned::default() }
     }
 
-    /// Lists the announcements. Each page is one attempt; a list that fails is begun again at the
-    /// next endpoint, until each had its turn.
+    /// Lists the announcements. Each page is one attempt. If a list fails, it begins again at the next endpoint, until
+    /// each had its turn.
     ///
     /// # Errors
-    /// The last failure. A read that failed is never an empty list. Safe to drop.
+    /// The last error. A read that failed never gives an empty list. Safe to drop.
     pub async fn list(&mut self) -> Result<Snapshot, Error> {
         let Listing { revision, entries, .. } = self.read(None).await?;
         Ok(Snapshot::new(revision, entries.into_iter().map(|entry| entry.node).collect()))
     }
 
-    /// Looks who is announced, or whether `host` is, under which lease and for how long. Tried at
-    /// each endpoint, as [`Registry::list`].
+    /// Reads all announcements, or that of `host`, with their leases and how long those still live. It tries each
+    /// endpoint once, as [`Registry::list`].
     ///
     /// # Errors
-    /// The last failure. Safe to drop.
+    /// The last error. Safe to drop.
     pub async fn status(&mut self, host: Option<&Host>) -> Result<Status, Error> {
         let Listing { revision, entries, .. } = self.read(host).await?;
         let announced = presence::with_ttl(&mut self.connection, entries).await?;
         Ok(Status { revision, announced })
     }
 
-    /// From now on everything has to be done within about this time: an attempt is cut so that each endpoint gets its turn.
+    /// From now on everything must be done within about this time. Attempts are made so short that each endpoint gets
+    /// its turn.
     pub fn set_limit(&mut self, within: Duration) {
         self.connection.set_ttl(within);
     }
@@ -96,29 +97,30 @@ impl Registry {
         list::at_each_endpoint(&mut self.connection, &self.prefix, host, &mut self.warned).await
     }
 
-    /// Publishes whole snapshots on change, for ever: list, watch, and on any trouble list again. Nothing is published
-    /// until the first good list; while etcd cannot be read, the last snapshot stays.
+    /// Publishes a whole snapshot after each change, for ever. It lists, watches, and lists again after any trouble.
+    /// Nothing is published before the first list that succeeds. While etcd cannot be read, the last snapshot stays.
     ///
-    /// A host that is missing after an outage, or that ends as an aftermath of it, is kept for `hold`: for the moment,
-    /// a wiped etcd is a valid empty list. Who is new, or has changed, is published at once.
+    /// A host that is missing after an outage, or whose key ends soon after it, is kept for `hold`, because an etcd
+    /// that lost its data looks like a valid empty list at first. A host that is new or has changed is published at
+    /// once.
     ///
     /// Never ends. Safe to drop.
     pub async fn follow(self, hold: Duration, publish: Sender<Option<Arc<Snapshot>>>) -> Infallible {
         Follower::new(self.connection, &self.prefix, self.warned, hold, publish).run().await
     }
 
-    /// The key of `host`, to be announced for `ttl` at a time (whole seconds).
+    /// The key of `host`, to be announced with a lease of `ttl` (whole seconds).
     pub fn own_key(mut self, host: &Host, announcement: &Announcement, ttl: Duration) -> OwnKey {
         self.connection.set_ttl(ttl);
         OwnKey::new(self.connection, format!("{}/{host}", self.prefix), announcement.to_json(), ttl)
     }
 
-    /// What is stored for the first election.
+    /// The keys of the first election.
     pub fn bootstrap(self) -> Bootstrap {
         Bootstrap::new(self.connection, &self.prefix)
     }
 
-    /// What says that the cluster has formed, for `by` to say it.
+    /// The mark "formed". `by` is the host that puts it.
     pub fn formed_mark(self, by: &Host) -> FormedMark {
         FormedMark::new(self.connection, &self.prefix, by)
     }

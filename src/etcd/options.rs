@@ -1,4 +1,4 @@
-//! Where etcd is and how to get in: the settings of a connection, and the files that they name.
+//! The settings of a connection to etcd, and the files that they name.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,24 +13,24 @@ use super::{
 };
 use crate::{credentials::Login, text::plain_io, thread};
 
-/// How long a start waits for the first look at the files.
+/// The longest time that a start waits for the first look at the files.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// Where etcd is and how to get in: the connection options of the command line, validated.
+/// The connection options of the command line, validated.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// All http or all https, at least one.
+    /// The endpoints, at least one. All are http, or all are https.
     pub endpoints: Vec<Endpoint>,
-    /// TLS material.
+    /// The TLS files.
     pub tls: TlsFiles,
-    /// User and password, where etcd wants them.
+    /// User and password, if etcd wants them.
     pub login: Option<Login>,
-    /// Longest wait for one answer, connecting included.
+    /// The longest time for one answer, with connecting.
     pub request_timeout: Duration,
 }
 
 impl Options {
-    /// Reads the credentials once, so that a file which cannot be used is known at the start.
+    /// Reads the credentials once, so that a file that cannot be used is known at the start. Blocks.
     ///
     /// # Errors
     /// [`Error::Unusable`].
@@ -48,11 +48,12 @@ impl Options {
         Ok(Credentials { tls, login })
     }
 
-    /// Reads the files once, on a thread of its own, and warns of one that cannot be used now: every connection reads
-    /// them anew, so one that comes late is waited for. Takes at most a second, also where the disk hangs. Safe to drop.
+    /// Reads the files once, on a thread of its own, and warns about a file that cannot be used now. Every connection
+    /// reads them again, so a file that comes late is no problem. It takes at most a second, even if the disk hangs.
+    /// Safe to drop.
     ///
     /// # Errors
-    /// [`Error::Unusable`] where no waiting can mend it: a directory, say, has the place of a file.
+    /// [`Error::Unusable`] if waiting cannot help, for example if a directory is at the place of a file.
     pub async fn look_at_files(&self) -> Result<(), Error> {
         let options = self.clone();
         let look = thread::run("credentials", move || {
@@ -67,15 +68,15 @@ impl Options {
                 warn!(reason = %error, "etcd cannot be asked before this file can be used: it is tried again and again");
             }
             Err(_) => warn!("the disk with the files for etcd does not answer"),
-            // Without a thread there is nothing to be said of them yet.
+            // If no thread could be started, nothing is known about the files yet.
             Ok(Ok(Ok(())) | Err(_)) => {}
         }
         Ok(())
     }
 }
 
-/// Reads the credentials anew and connects. The files are read on a thread of their own: a disk that hangs is no reason
-/// to stop.
+/// Reads the credentials again and connects. The files are read on a thread of their own, so that a disk that hangs
+/// blocks nothing else.
 pub(super) async fn connect(
     options: Arc<Options>,
     endpoint: Endpoint,

@@ -1,4 +1,4 @@
-//! What is known of an outage, and is said once in the log.
+//! What is known about an outage, so that each fact is logged once.
 
 use std::time::Duration;
 
@@ -8,36 +8,36 @@ use tracing::{info, warn};
 use super::error::Error;
 use crate::budget::Lines;
 
-/// A refusal that goes on is logged again after this long, so that it stays visible.
+/// A refusal that goes on is logged again after this time, so that it stays visible.
 const REPEAT_REFUSAL: Duration = Duration::from_secs(600);
 
-/// So many endpoints are said to be left in one outage.
+/// The most endpoints that are logged as left in one outage.
 const MOST_SAID: usize = 50;
 
-/// The outage that is going on, if one is.
+/// The present outage, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// Endpoints left since the last answer, and whether for a certificate; each is said once.
+    /// The endpoints that were left since the last answer, and whether because of a certificate. Each is logged once.
     left: Vec<(String, bool)>,
-    /// It was said that nobody answers.
+    /// It was logged that no endpoint answers.
     nobody: bool,
-    /// It was said, once for all time, that a round takes too long for the TTL.
+    /// It was logged that a round takes too long for the TTL. That is logged once in a process.
     long: bool,
-    /// The refusal that was said, and when.
+    /// The refusal that was logged, and when.
     refused: Option<(String, Instant)>,
-    /// An etcd that answers and then fails, or now this and now that, would have us say it without end.
+    /// Limits the log lines: an etcd that answers and fails by turns could cause them without an end.
     lines: Lines,
-    /// Nothing is said.
+    /// Nothing is logged.
     silent: bool,
 }
 
 impl Outage {
-    /// Says nothing from now on.
+    /// Logs nothing from now on.
     pub(super) fn silence(&mut self) {
         self.silent = true;
     }
 
-    /// An answer came: an outage, if there was one, is over.
+    /// An answer came, so an outage, if there was one, is over.
     pub(super) fn answered(&mut self, endpoint: &str) {
         self.nobody = false;
         if !std::mem::take(&mut self.left).is_empty() && self.may_say() {
@@ -45,7 +45,7 @@ impl Outage {
         }
     }
 
-    /// Etcd did what it may have refused before.
+    /// Etcd did what it was asked, which it may have refused before.
     pub(super) fn accepted(&mut self, endpoint: &str) {
         if self.refused.take().is_some() && self.may_say() {
             info!(endpoint, "etcd accepts again");
@@ -54,7 +54,7 @@ impl Outage {
 
     /// `endpoint` did not answer.
     pub(super) fn left(&mut self, endpoint: &str, reason: &str) {
-        // A certificate is the operator's to replace: said even where the outage began otherwise.
+        // An operator must replace a bad certificate. So it is logged even if the outage began for another reason.
         let certificate = reason.contains("certificate");
         let said = self.left.iter().any(|(left, said)| left == endpoint && (*said || !certificate));
         if !said && !self.silent && self.left.len() < MOST_SAID {
@@ -65,14 +65,14 @@ impl Outage {
         }
     }
 
-    /// A round is over, and none of so many addresses answered.
+    /// A round is over, and none of the `endpoints` addresses answered.
     pub(super) fn nobody_answers(&mut self, endpoints: usize) {
         if !self.silent && !std::mem::replace(&mut self.nobody, true) && self.may_say() {
             warn!(endpoints, "no endpoint of etcd answers");
         }
     }
 
-    /// A round may take so long from now on.
+    /// A round may take this long from now on.
     pub(super) fn round_is_long(&mut self, round: Duration, ttl: Duration) {
         if !self.silent && round > ttl / 2 && !std::mem::replace(&mut self.long, true) {
             warn!(
@@ -83,7 +83,7 @@ impl Outage {
         }
     }
 
-    /// Etcd answered no, or a file that is needed to ask it cannot be used.
+    /// Etcd refused, or a file that is needed to ask etcd cannot be used.
     pub(super) fn refused(&mut self, endpoint: &str, user: &str, error: &Error) {
         if self.silent {
             return;

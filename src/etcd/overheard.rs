@@ -1,6 +1,7 @@
-//! The first bytes that the other side says, kept for the case that it is no etcd.
+//! Keeps the first bytes that the other side sends, to explain what is there if it is no etcd.
 //!
-//! Our HTTP/2 library says of them only that a frame has an invalid size. They tell what is there: a web server, ssh, TLS.
+//! The HTTP/2 library would only say that a frame has an invalid size. The bytes show what is there: a web server, ssh,
+//! TLS.
 
 use std::{
     io::{self, IoSlice},
@@ -15,12 +16,12 @@ use tokio_rustls::rustls;
 use super::words::{self, Said};
 use crate::text::escape;
 
-/// So many bytes are kept: the head of a short answer, and the beginning of what it says.
+/// How many bytes are kept: enough for the head of a short answer, and for the beginning of its text.
 const KEPT: usize = 512;
-/// So many of another protocol's are shown.
+/// How many bytes of an unknown protocol are shown.
 const SHOWN: usize = 32;
 
-/// The first bytes, and what TLS said at the end. A clone is another hold of the same.
+/// The first bytes, and the error with which TLS ended. All clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard(Arc<Mutex<Kept>>);
 
@@ -41,22 +42,22 @@ impl Heard {
         heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// A new connection begins.
+    /// Forgets everything, for a new connection.
     pub(super) fn clear(&self) {
         *self.kept() = Kept::default();
     }
 
-    /// Whether nothing was said.
+    /// Whether nothing was received.
     pub(super) fn is_empty(&self) -> bool {
         self.kept().bytes.is_empty()
     }
 
-    /// How TLS ended, if it was not in order: the library of HTTP/2 keeps no more than a text of it.
+    /// The error with which TLS ended, if there was one. The HTTP/2 library keeps only a text of it.
     pub(super) fn failure(&self) -> Option<String> {
         self.kept().failure.clone()
     }
 
-    /// What is there, where TLS was to be.
+    /// What answered where TLS was expected.
     pub(super) fn instead_of_tls(&self) -> Option<String> {
         match Protocol::of(&self.kept().bytes) {
             None => Some(
@@ -68,7 +69,7 @@ impl Heard {
         }
     }
 
-    /// What is there, where HTTP/2 was to be. None where that is HTTP/2, or nothing was said.
+    /// What answered where HTTP/2 was expected. `None` if it is HTTP/2, or if nothing was received.
     pub(super) fn instead_of_http2(&self) -> Option<String> {
         match Protocol::of(&self.kept().bytes)? {
             Protocol::Tls | Protocol::Http1(_, true) => Some("it speaks TLS: use https://".to_owned()),
@@ -77,26 +78,26 @@ impl Heard {
     }
 }
 
-/// What the first bytes belong to.
+/// The protocol of the first bytes.
 enum Protocol {
     Http2,
     Tls,
-    /// The status, and whether the answer speaks of HTTPS, as web servers do that want it.
+    /// The status, and whether the answer mentions HTTPS, as a web server does that wants HTTPS.
     Http1(String, bool),
     Ssh,
-    /// How it begins.
+    /// The first bytes of a protocol that we do not know.
     Unknown(String),
 }
 
 impl Protocol {
-    /// None where nothing was said.
+    /// `None` if nothing was received.
     fn of(heard: &[u8]) -> Option<Self> {
         let shown = &heard[..heard.len().min(SHOWN)];
         Some(match heard {
             [] => return None,
-            // A record of TLS: an alert or a handshake, of version 3.x (RFC 8446, section 5.1).
+            // A TLS record: an alert or a handshake, of version 3.x (RFC 8446, section 5.1).
             [0x15 | 0x16, 3, 0..=4, ..] => Self::Tls,
-            // The SETTINGS frame that a server begins with (RFC 9113, sections 3.4 and 4.1).
+            // The SETTINGS frame, with which a server begins (RFC 9113, sections 3.4 and 4.1).
             [0, 0, _, 4, 0, 0, 0, 0, 0, ..] => Self::Http2,
             _ if heard.starts_with(b"HTTP/1.") => {
                 let status = heard.get(9..12).filter(|status| status.iter().all(u8::is_ascii_digit));
@@ -104,7 +105,7 @@ impl Protocol {
                 let shown = status.map_or_else(|| "/1".to_owned(), |status| format!(" {}", escape(status)));
                 Self::Http1(shown, is_400 && heard.windows(5).any(|part| part == b"HTTPS"))
             }
-            // A web server that takes our first line for HTTP/0.9 answers without a status.
+            // A web server that reads our first line as HTTP/0.9 answers without a status.
             [b'<', b'!' | b'h' | b'H', ..] => Self::Http1("/1".to_owned(), false),
             _ if heard.starts_with(b"SSH-") => Self::Ssh,
             _ => Self::Unknown(escape(shown)),
@@ -123,12 +124,12 @@ impl Protocol {
     }
 }
 
-/// How an answer of HTTP that is none of etcd is said.
+/// The sentence for an HTTP answer that is not from etcd.
 fn is_refused(answer: &str) -> String {
     format!("HTTP{answer}: this is no etcd, or something before it refuses")
 }
 
-/// As above, of the status of an answer.
+/// The same for the status of an answer.
 pub(super) fn refused(status: http::StatusCode) -> String {
     is_refused(&format!(" {}", status.as_str()))
 }
@@ -172,8 +173,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Overheard<S> {
 }
 
 impl<S> Overheard<S> {
-    /// Who speaks another protocol says so and closes, while we still write. What it said is waiting then, and would be lost
-    /// with the error: as long as nothing was heard, it is the read that says how the connection ended.
+    /// The result of a write. A server of another protocol answers and closes while we still write. Its answer is
+    /// waiting to be read, and an error of the write would lose it. So a write "succeeds" as long as nothing was
+    /// received, and the next read reports how the connection ended.
     fn written(&self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
         match result {
             Err(error)

@@ -1,4 +1,4 @@
-//! Our own key: look at it, claim it, hold it, give it back. What the announcer asks of etcd.
+//! Our own key: read it, claim it, hold it, give it back. These are the requests of the announcer.
 
 use std::{pin::pin, time::Duration};
 
@@ -24,20 +24,20 @@ use crate::{
     text::decode,
 };
 
-/// After a message of the watch that holds nothing new, the next one is taken so much later: a watch that goes on telling
-/// what is known does not keep us busy.
+/// After a message of the watch without news, we wait this long for the next one. So a watch that repeats what is known
+/// does not keep us busy.
 const LULL: Duration = Duration::from_millis(20);
 
-/// How a put ended.
+/// The result of a put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
     /// The key is under our lease.
     Put(Sight),
-    /// The key had changed; nothing was put.
+    /// The key had changed, so nothing was put.
     Changed,
 }
 
-/// One host's key, and the connection that its announcer has for itself.
+/// The key of one host, and the connection that the announcer has for itself.
 #[derive(Debug)]
 pub struct OwnKey {
     connection: Connection,
@@ -56,25 +56,25 @@ impl OwnKey {
         &self.key
     }
 
-    /// The TTL that etcd granted, or the one asked for as long as none was granted.
+    /// The TTL that etcd granted. Until a lease is granted, the TTL that we ask for.
     pub fn ttl(&self) -> Duration {
         self.connection.timing().ttl.unwrap_or(self.ttl)
     }
 
-    /// How we stand with etcd, to be looked at also while a request is on its way.
+    /// The state of our connection to etcd. It can be read while a request is on its way.
     pub fn contact(&self) -> watch::Receiver<Contact> {
         self.connection.contact().subscribe()
     }
 
-    /// From now on everything has to be done within `limit`: requests go out to several endpoints beside each other.
+    /// From now on every request must be done within `limit`, and goes out to several endpoints at once.
     pub fn hurry(&mut self, limit: Duration) {
         self.connection.hurry(limit);
     }
 
-    /// Reads the key, linearizably, and renews `lease` side by side.
+    /// Reads the key, linearizably, and renews `lease` at the same time.
     ///
     /// # Errors
-    /// [`Error::LeaseNotFound`] when `lease` is gone. Safe to drop.
+    /// [`Error::LeaseNotFound`] if `lease` is gone. Safe to drop.
     pub async fn look(&mut self, lease: Option<LeaseId>) -> Result<Sight, Error> {
         self.connection.set_holds_lease(lease.is_some());
         let (key, value) = (&self.key, &self.value);
@@ -93,14 +93,14 @@ impl OwnKey {
             .inspect_err(|error| self.forget_if_gone(error))
     }
 
-    /// Asks for `lease`, an id that was never asked for before.
+    /// Asks for `lease`. The id must be one that was never asked for before.
     ///
     /// # Errors
-    /// On [`Error::Unavailable`], or when dropped, whether etcd acted on it is unknown.
+    /// After [`Error::Unavailable`], or if the future is dropped, we do not know whether etcd acted on the request.
     pub async fn grant(&mut self, lease: LeaseId) -> Result<(), Error> {
         let ttl = self.ttl;
         self.connection.contact().set_renewed(None);
-        // The lease before it is gone.
+        // The lease before this one is gone, so nobody waits for its renewal.
         self.connection.contact().end_silence();
         let granted = self.connection.call(|client| lease_requests::grant(client, lease, ttl)).await?;
         let granted = granted.map_err(|absurd| self.connection.doubted(absurd))?;
@@ -109,18 +109,18 @@ impl OwnKey {
         Ok(())
     }
 
-    /// Puts the key under `lease` in one transaction, if mod revision and lease still are those of
-    /// `sight`.
+    /// Puts the key under `lease` in one transaction, if its mod revision and its lease are still those of `sight`.
     ///
     /// # Errors
-    /// [`Error::LeaseNotFound`] when `lease` is gone. On [`Error::Unavailable`], or when dropped,
-    /// whether etcd acted on it is unknown.
+    /// [`Error::LeaseNotFound`] if `lease` is gone. After [`Error::Unavailable`], or if the future is dropped, we do
+    /// not know whether etcd acted on the request.
     pub async fn put(&mut self, lease: LeaseId, sight: &Sight) -> Result<Claimed, Error> {
         self.connection.set_holds_lease(true);
         let key = self.key.as_str();
         let unchanged = [
             Compare::mod_revision(key, CompareOp::Equal, sight.mod_revision),
-            // A store that lost its data counts its revisions anew: the same one may be another's.
+            // A store that lost its data counts revisions from the beginning, so the same revision may belong to
+            // another put.
             Compare::lease(key, CompareOp::Equal, sight.lease.map_or(0, LeaseId::get)),
         ];
         let options = PutOptions::new().with_lease(lease.get());
@@ -137,25 +137,24 @@ impl OwnKey {
         Ok(Claimed::Put(Sight { mod_revision: revision, lease: Some(lease), content: Content::Ours }))
     }
 
-    /// Revokes `lease`. Gives whether it existed. Where etcd refuses that, as when somebody attached a key to our lease
-    /// that we may not delete, our own key is deleted, if it is under `lease`.
+    /// Revokes `lease`. Returns whether it existed. Etcd may refuse that, for example if somebody attached a key to our
+    /// lease that we may not delete. Then our own key is deleted, if it is under `lease`.
     ///
     /// # Errors
-    /// See [`Error`]; to be tried again until it is answered. Safe to drop.
+    /// See [`Error`]. Try again until there is an answer. Safe to drop.
     pub async fn revoke(&mut self, lease: LeaseId) -> Result<bool, Error> {
         self.connection.set_holds_lease(false);
-        // What is not renewed on purpose is no reason for an alarm.
+        // From now on we do not renew on purpose, so there must be no alarm.
         self.connection.contact().end_silence();
         let key = self.key.clone();
         self.connection.insist(move |client| give_back(client, key.clone(), lease)).await
     }
 
-    /// Keeps `lease`, if there is one, alive and watches the key until it is no longer as `known`.
-    /// `established` is called once everything is known to be well, and told whether the lease could not be renewed
-    /// before.
+    /// Keeps `lease` alive, if there is one, and watches the key until it is no longer as `known`. `established` is
+    /// called once everything is known to be well. Its argument tells whether the lease could not be renewed before.
     ///
     /// # Errors
-    /// The first failure of either; [`Error::LeaseNotFound`] when `lease` is gone. Safe to drop.
+    /// The first error of the lease or the watch; [`Error::LeaseNotFound`] if `lease` is gone. Safe to drop.
     pub async fn hold(
         &mut self,
         lease: Option<LeaseId>,
@@ -173,7 +172,7 @@ impl OwnKey {
         held
     }
 
-    /// Of a lease that is gone nobody misses a renewal.
+    /// If the lease is gone, there is nothing to renew, so the silence ends.
     fn forget_if_gone(&self, error: &Error) {
         if *error == Error::LeaseNotFound {
             self.connection.contact().end_silence();
@@ -199,9 +198,9 @@ impl OwnKey {
             };
             let watch = async {
                 let (sight, revision) = read(&client, key, value).await?;
-                // From this revision, not the next: etcd since 3.6 answers no request for progress
-                // while a watch waits for a revision that is not there yet. The event that may come
-                // again is as it was seen, unless it is one that cannot be received.
+                // The watch begins at this revision, and not at the next one: etcd since 3.6 answers no request for
+                // progress while a watch waits for a revision that does not exist yet. An event that comes a second
+                // time changes nothing. Only an event that is too large to be received is left out.
                 let first = if sight.content == Content::TooLarge { revision + 1 } else { revision };
                 let watch = Watch::key(client.clone(), key, first).await?;
                 Ok((sight, watch))
@@ -220,8 +219,8 @@ impl OwnKey {
         }
         established(self.connection.contact().end_silence());
 
-        // A member that answers and then cuts every stream is no good one: back-offs are reset only
-        // once the streams have lived for a while.
+        // A member that answers and then cuts every stream is of no use. So the backoff is reset only after the streams
+        // have lived for a while.
         let mut lived = pin!(sleep(self.connection.attempt()));
         let mut proved = false;
         let mut next_told = Instant::now();
@@ -239,7 +238,7 @@ impl OwnKey {
                 loop {
                     tokio::select! {
                         ticked = &mut tick => break Ok(ticked),
-                        // Only the last event matters: that is how the key is now.
+                        // Only the last event matters: it shows the key as it is now.
                         told = async { sleep_until(next_told).await; watch.next().await } => match told {
                             Ok(told) => {
                                 next_told = Instant::now() + LULL;
@@ -270,7 +269,7 @@ impl OwnKey {
             }
             self.connection.took(began);
             self.connection.contact().set_renewed(keep_alive.as_ref().map(KeepAlive::sent));
-            // Nobody waits for the answer: the look has decided already.
+            // We do not wait for the answer, because the read has decided already.
             if let Err(error) = bounded(deadline, watch.request_progress()).await {
                 return self.connection.judge(Err(error));
             }
@@ -278,11 +277,11 @@ impl OwnKey {
     }
 }
 
-/// One tick: renews the lease, if there is one, and reads the key, side by side.
+/// One tick: renews the lease, if there is one, and reads the key at the same time.
 ///
-/// The look goes with the keep-alive because that proves little: a leader renews in its memory alone, and one whose disk
-/// hangs does so long after the others have elected another (etcd#15247, seen on 3.4.23). A linearizable read shows
-/// within a third of the TTL that it leads nobody.
+/// A keep-alive alone proves little: a leader renews a lease in its memory only, and a leader whose disk hangs still
+/// does so long after the others elected another one (etcd#15247, seen on 3.4.23). The linearizable read shows within a
+/// third of the TTL that it is no leader any more.
 async fn renew_and_read(
     client: &Member,
     keep_alive: &mut Option<KeepAlive>,
@@ -299,7 +298,8 @@ async fn renew_and_read(
     Ok(sight)
 }
 
-/// Revokes `lease`, or, where that is refused, deletes `key` if it is under it. Gives whether there was anything of ours.
+/// Revokes `lease`. If that is refused, it deletes `key` if the key is under `lease`. Returns whether there was
+/// anything of ours.
 async fn give_back(client: Member, key: String, lease: LeaseId) -> Result<bool, Error> {
     match lease_requests::revoke(&client, lease).await {
         Err(Error::Refused(reason)) => {
@@ -313,7 +313,7 @@ async fn give_back(client: Member, key: String, lease: LeaseId) -> Result<bool, 
     }
 }
 
-/// A linearizable read of the key: how it is, and the store's revision.
+/// Reads the key linearizably. Returns its state, and the revision of the store.
 async fn read(client: &Member, key: &str, value: &str) -> Result<(Sight, i64), Error> {
     let revision_of = |answer: &GetResponse| answer.header().map_or(0, ResponseHeader::revision);
     let mut kv = client.kv();
@@ -331,7 +331,7 @@ async fn read(client: &Member, key: &str, value: &str) -> Result<(Sight, i64), E
 
 fn sight_of(kv: Option<&KeyValue>, value: &str) -> Sight {
     match kv {
-        // A deletion's event carries the key with version 0.
+        // The event of a deletion has the key with version 0.
         Some(kv) if kv.version() > 0 => Sight {
             mod_revision: kv.mod_revision(),
             lease: LeaseId::from_etcd(kv.lease()),

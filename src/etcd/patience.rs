@@ -1,33 +1,33 @@
-//! How long one attempt may take: as short as the TTL wants it, and as long as etcd has been seen to need.
+//! How long one attempt may take: as short as the TTL requires, and as long as etcd was seen to need.
 
 use std::time::Duration;
 
-/// What is left of the slowest success after each further one: it is forgotten over some twenty of them.
+/// The factor for the slowest success after each further one. After some twenty successes it is forgotten.
 const FADING: f64 = 0.9;
-/// Doubled at most so often in a row; `--request-timeout` ends it long before.
+/// The most doublings in a row. `--request-timeout` limits the time long before that.
 const MOST_DOUBLINGS: u32 = 16;
 
-/// What was seen of etcd's pace.
+/// What is known about the pace of etcd.
 ///
-/// An attempt that always begins from nothing would be too short for ever on an etcd that is slow. Doubling it blindly
-/// would make a round over three members of which one is dead longer than a short TTL. So it grows only after a round
-/// that nobody answered, and with what a success really took.
+/// If every attempt had the same short time, it would always be too short for a slow etcd. If each failure doubled the
+/// time, a round over three members, one of them dead, would soon be longer than a short TTL. So the time grows only
+/// after a round that nobody answered, and with the time that a success really took.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// How often it was doubled since the last success.
+    /// How often the time was doubled since the last success.
     doubled: u32,
-    /// The slowest success, fading.
+    /// The time of the slowest success. It shrinks with each faster one.
     slowest: Duration,
 }
 
 impl Patience {
-    /// The time for one attempt: at least `base`, at most `most`.
+    /// The time for one attempt: at least `base`, but never more than `most`.
     pub(super) fn attempt(&self, base: Duration, most: Duration) -> Duration {
         let doubled = base.saturating_mul(1 << self.doubled.min(MOST_DOUBLINGS));
         doubled.max(self.slowest.saturating_mul(2)).min(most)
     }
 
-    /// An attempt, or a part of one, succeeded after this long.
+    /// An attempt, or a part of one, succeeded after this time.
     pub(super) fn succeeded(&mut self, took: Duration) {
         self.doubled = 0;
         self.slowest = took.max(self.slowest.mul_f64(FADING));
@@ -73,7 +73,7 @@ mod tests {
             patience.succeeded(Duration::from_millis(1));
         }
         assert_eq!(patience.attempt(BASE, MOST), BASE);
-        // What `--request-timeout` forbids is not tried.
+        // `--request-timeout` is the limit, whatever was seen.
         patience.succeeded(Duration::from_secs(9));
         assert_eq!(patience.attempt(BASE, MOST), MOST);
         assert_eq!(patience.attempt(Duration::from_secs(8), MOST), MOST);

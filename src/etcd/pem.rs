@@ -1,8 +1,10 @@
-//! PEM files as people have them: with text around the blocks, a byte order mark, foreign line ends.
+//! Reads PEM files as they occur in practice: with text around the blocks, a byte order mark, or line ends of other
+//! systems.
 //!
-//! What etcdctl takes is taken (`tlsutil.NewCertPool` in etcd's source, which takes a block of any label), and what it
-//! refuses is refused, but in words: a block that holds no certificate is a damaged bundle. Only a root that our TLS
-//! library cannot use is left out beside good ones: an old one in a company's bundle is no reason to fail.
+//! It accepts what etcdctl accepts (`tlsutil.NewCertPool` in etcd's source, which takes a block of any label), and
+//! refuses what etcdctl refuses, but says why: a block that holds no certificate means a damaged file. There is one
+//! exception: a root that our TLS library cannot use is left out, if there are good ones beside it. An old root in the
+//! bundle of a company must not be a reason to fail.
 
 use std::path::Path;
 
@@ -19,27 +21,29 @@ use crate::{
     text::plain_io,
 };
 
-/// Other labels of certificates: with OpenSSL's own trust settings behind it, and a very old one.
+/// Other labels for certificates: one that OpenSSL writes, with its own trust settings after the certificate, and a
+/// very old one.
 const OTHER_LABELS: [&str; 2] = ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"];
 
-/// The text of one PEM file, and how to complain about it.
+/// The text of one PEM file, with the names that an error about it needs.
 pub(super) struct PemFile<'a> {
     option: &'static str,
     path: &'a Path,
     text: String,
 }
 
-/// The roots of a bundle.
+/// The roots of a file.
 pub(super) struct Roots {
     pub store: RootCertStore,
     /// The smallest RSA key among them, in bits.
     pub smallest_rsa: Option<usize>,
-    /// Certificates that cannot be used as a root, by their place in the file, from 1.
+    /// The certificates that cannot be used as a root, as their numbers in the file. The first one is 1.
     pub skipped: Vec<usize>,
 }
 
 impl Roots {
-    /// Those that the system trusts; none where it has none. What cannot be used among them is nobody's business.
+    /// The roots that the system trusts; empty if the system has none. Those that cannot be used are left out without a
+    /// word.
     pub(super) fn of_the_system() -> Self {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -48,10 +52,10 @@ impl Roots {
 }
 
 impl<'a> PemFile<'a> {
-    /// Reads the file that `option` names.
+    /// Reads the file that `option` names. Blocks.
     ///
     /// # Errors
-    /// [`UnusableFile`], where it cannot be read, is too long, or is DER.
+    /// [`UnusableFile`] if it cannot be read, is too long, or is DER.
     pub(super) fn read(option: &'static str, path: &'a Path) -> Result<Self, UnusableFile> {
         let mut file = Self { option, path, text: String::new() };
         let bytes = read_file(path).map_err(|e| file.unusable(plain_io(&e)))?;
@@ -60,7 +64,7 @@ impl<'a> PemFile<'a> {
                 file.unusable("it is DER: allowed is PEM, which \"openssl x509 -inform der\" makes of it")
             );
         }
-        // What is between the blocks may be in any encoding, and is not looked at.
+        // The text between the blocks may have any encoding. It is not looked at.
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
         for label in OTHER_LABELS {
             text = text.replace(&format!(" {label}-----"), " CERTIFICATE-----");
@@ -72,7 +76,7 @@ impl<'a> PemFile<'a> {
     /// All certificates of the file, at least one.
     ///
     /// # Errors
-    /// [`UnusableFile`] says which block is malformed.
+    /// [`UnusableFile`], which says which block is malformed.
     pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, UnusableFile> {
         let mut certificates = Vec::new();
         for (block, read) in CertificateDer::pem_slice_iter(self.text.as_bytes()).enumerate() {
@@ -92,10 +96,10 @@ impl<'a> PemFile<'a> {
         Ok(certificates)
     }
 
-    /// The certificates as roots to trust.
+    /// All certificates of the file, as roots to trust.
     ///
     /// # Errors
-    /// [`UnusableFile`] where a block is no certificate, or none can be a root.
+    /// [`UnusableFile`] if a block is no certificate, or if none can be a root.
     pub(super) fn roots(&self) -> Result<Roots, UnusableFile> {
         let mut roots = Roots { store: RootCertStore::empty(), smallest_rsa: None, skipped: Vec::new() };
         for (place, certificate) in self.certificates()?.into_iter().enumerate() {
@@ -117,7 +121,7 @@ impl<'a> PemFile<'a> {
     /// The private key.
     ///
     /// # Errors
-    /// [`UnusableFile`] where there is none, or one with a password.
+    /// [`UnusableFile`] if there is none, or if it is encrypted.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, UnusableFile> {
         PrivateKeyDer::from_pem_slice(self.text.as_bytes()).map_err(|_| {
             let is_encrypted = self.text.contains("ENCRYPTED");
@@ -134,7 +138,7 @@ impl<'a> PemFile<'a> {
     }
 }
 
-/// Cuts off what follows the certificate: `BEGIN TRUSTED CERTIFICATE` has trust settings there.
+/// Cuts off what follows the certificate. In a `BEGIN TRUSTED CERTIFICATE` those are trust settings.
 fn without_trailer(certificate: CertificateDer<'static>) -> CertificateDer<'static> {
     match value(&certificate) {
         Some((_, _, rest)) if !rest.is_empty() => {
@@ -145,7 +149,7 @@ fn without_trailer(certificate: CertificateDer<'static>) -> CertificateDer<'stat
     }
 }
 
-/// Whether it is a sequence of what is signed, the algorithm, and the signature (RFC 5280, section 4.1).
+/// Whether it is a sequence of the signed part, the algorithm, and the signature (RFC 5280, section 4.1).
 fn has_shape_of_one(certificate: &[u8]) -> bool {
     let Some((0x30, content, [])) = value(certificate) else { return false };
     let mut rest = content;
@@ -158,14 +162,14 @@ fn has_shape_of_one(certificate: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// The size of the RSA key in a SubjectPublicKeyInfo (RFC 3279, section 2.3.1), or in the content of one, as a trust anchor
-/// has it. None for other keys.
+/// The size in bits of the RSA key in a SubjectPublicKeyInfo (RFC 3279, section 2.3.1), or in the content of one, which
+/// is what a trust anchor holds. `None` for other keys.
 pub(super) fn rsa_bits(key_info: &[u8]) -> Option<usize> {
     const RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
     let (_, algorithm, rest) = value(key_info)?;
     let (algorithm, rest) = match value(rest) {
         Some(_) => (algorithm, rest),
-        // A whole SubjectPublicKeyInfo has one sequence more around it.
+        // A whole SubjectPublicKeyInfo has one more sequence around it.
         None => {
             let (_, inner, rest) = value(algorithm)?;
             (inner, rest)
@@ -182,12 +186,12 @@ pub(super) fn rsa_bits(key_info: &[u8]) -> Option<usize> {
     Some(digits.len() * 8 - digits.first().map_or(0, |byte| byte.leading_zeros() as usize))
 }
 
-/// Takes one DER value: its tag, its content, and what follows it.
+/// Splits off one DER value: its tag, its content, and what follows it.
 fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
-        // 0x80 is a length that is not known: no DER.
+        // 0x80 means a length that is not known. DER does not allow it.
         0x81..=0x84 => {
             let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
             (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
@@ -212,7 +216,7 @@ mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
     }
 
-    /// As a certificate, but of a version that there is not.
+    /// A certificate whose version does not exist.
     fn odd() -> String {
         let good = CertificateDer::from_pem_slice(root().as_bytes()).unwrap();
         let mut der = good.to_vec();

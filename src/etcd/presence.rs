@@ -1,4 +1,4 @@
-//! Who is announced, under which lease, and for how long.
+//! The announcements with their leases, and how long those still live.
 
 use tokio::task::JoinSet;
 
@@ -8,33 +8,32 @@ use crate::{
     snapshot::Node,
 };
 
-/// Leases asked for at a time, within one attempt.
+/// How many leases are asked for at once, within one attempt.
 const BATCH: usize = 100;
 
-/// All announcements that were asked for.
+/// The announcements that were asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The revision of etcd's store that was read.
     pub revision: i64,
-    /// Sorted bytewise by host.
+    /// The announcements, sorted bytewise by host.
     pub announced: Vec<Presence>,
 }
 
-/// One announcement, and what it hangs on.
+/// One announcement, with its lease and revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presence {
-    /// Who is announced, and what.
+    /// The host and its announcement.
     pub node: Node,
-    /// The lease that the key is attached to. None when somebody put it by hand.
+    /// The lease that the key is attached to. `None` if somebody put the key by hand.
     pub lease: Option<LeaseId>,
-    /// How long that lease lives. None without a lease, and where etcd does not say.
+    /// How long that lease lives. `None` without a lease, or if etcd does not tell.
     pub ttl: Option<Ttl>,
-    /// The revision that put the key last.
+    /// The revision at which the key was put last.
     pub mod_revision: i64,
 }
 
-/// Asks for the leases of `entries`. A lease that has ended meanwhile, or that we may not ask for,
-/// has no TTL.
+/// Asks for the leases of `entries`. A lease that has ended meanwhile, or that we have no permission for, has no TTL.
 pub(super) async fn with_ttl(
     connection: &mut Connection,
     mut entries: Vec<Entry>,
@@ -49,7 +48,7 @@ pub(super) async fn with_ttl(
     Ok(entries.into_iter().zip(ttls).map(presence).collect())
 }
 
-/// One attempt for all of them, side by side: one after the other, a thousand would take long.
+/// Asks for all of them at once, in one attempt. One after the other, a thousand would take long.
 async fn ask(connection: &mut Connection, leases: &[Option<LeaseId>]) -> Result<Vec<Option<Ttl>>, Error> {
     connection
         .call(async |client: Member| {
@@ -62,7 +61,7 @@ async fn ask(connection: &mut Connection, leases: &[Option<LeaseId>]) -> Result<
             }
             let mut ttls = vec![None; leases.len()];
             while let Some(answered) = asked.join_next().await {
-                // It neither panics nor is it aborted while we wait here.
+                // This is never an error: the task does not panic, and nobody aborts it while we wait here.
                 let Ok((number, answer)) = answered else { continue };
                 ttls[number] = match answer {
                     Ok(ttl) => ttl,

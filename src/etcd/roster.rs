@@ -1,9 +1,10 @@
-//! Who is announced, as far as is known, and who is kept although they are missing: no I/O, no clock.
+//! The hosts that are shown: those that are announced, as far as we know, and those that are missing but still held. It
+//! has no I/O and no clock.
 //!
-//! A host that is missing from the first list after an outage may be gone, or etcd may have lost its data and everybody
-//! be about to announce again. A host whose key ends soon after an outage may be gone, or etcd, frozen for longer than a
-//! TTL, may take every lease for expired. In both cases the host stays for the hold. That runs only while etcd can be
-//! read: nobody can come back while it cannot.
+//! A host may be missing from the first list after an outage because it is gone, or because etcd lost its data and all
+//! hosts are about to announce again. The key of a host may end soon after an outage because the host is gone, or
+//! because etcd was frozen for longer than a TTL and treats every lease as expired. In both cases the host is held for
+//! the time `hold`. That time runs only while etcd can be read, because a host cannot come back while it cannot.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -24,11 +25,11 @@ use crate::{
 pub(super) struct Roster {
     hold: Duration,
     members: BTreeMap<Host, Member>,
-    /// What all of them cost, in bytes; see [`list::size`].
+    /// The memory for all of them, in bytes; see [`list::size`].
     size: usize,
-    /// There was a list.
+    /// At least one list was read.
     listed: bool,
-    /// Until then, an end may be an aftermath of the last outage.
+    /// Until this time, the end of a key may be an effect of the last outage.
     aftermath: Option<Instant>,
 }
 
@@ -40,22 +41,22 @@ struct Member {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// In the last list.
+    /// The host was in the last list.
     Listed,
-    /// Put since the last outage: somebody keeps it.
+    /// The host was put since the last outage, so its announcer is alive.
     Put,
-    /// Not there any more, and kept until then.
+    /// The host is missing, and is held until this time.
     Held(Instant),
 }
 
 impl Roster {
-    /// Nobody is known yet.
+    /// A roster without hosts.
     pub(super) fn new(hold: Duration) -> Self {
         Self { hold, members: BTreeMap::new(), size: 0, listed: false, aftermath: None }
     }
 
-    /// Takes a whole list, read at `now`, after an `outage` of this length if there was one.
-    /// Gives how many of the hosts that were there are missing now, and held.
+    /// Takes a whole list, read at `now`. `outage` is the length of the outage before it, if there was one. Returns how
+    /// many of the known hosts are missing now, and held.
     pub(super) fn list(
         &mut self,
         nodes: impl IntoIterator<Item = Node>,
@@ -80,7 +81,8 @@ impl Roster {
             let until = match (standing, outage) {
                 (Standing::Held(until), outage) => until + outage.unwrap_or_default(),
                 (_, Some(_)) => now + self.hold,
-                // Etcd was there all the time. Whoever was not seen to end may still be an aftermath's.
+                // Etcd was there all the time. But soon after an outage, a host that was not put since may be missing
+                // because of it.
                 (Standing::Listed, None) => match self.aftermath.filter(|until| now < *until) {
                     Some(until) => until,
                     None => continue,
@@ -88,7 +90,7 @@ impl Roster {
                 (Standing::Put, None) => continue,
             };
             let size = list::size(&host, &announcement);
-            // Lists that have nothing in common, one after the other, are not kept all together.
+            // The size is limited, so that many lists with different hosts are not all kept together.
             if self.size + size <= list::LARGEST
                 && let Entry::Vacant(vacant) = self.members.entry(host)
             {
@@ -99,7 +101,7 @@ impl Roster {
         held
     }
 
-    /// A key was put. Gives whether that changes the snapshot.
+    /// A key was put. Returns whether that changes the snapshot.
     pub(super) fn put(&mut self, Node { host, announcement }: Node) -> bool {
         let changes = self.members.get(&host).is_none_or(|known| known.announcement != announcement);
         self.remove(&host);
@@ -108,7 +110,7 @@ impl Roster {
         changes
     }
 
-    /// A key was deleted, or its lease has ended. Gives whether that changes the snapshot.
+    /// A key was deleted, or its lease has ended. Returns whether that changes the snapshot.
     pub(super) fn delete(&mut self, host: &Host, now: Instant) -> bool {
         match (self.members.get_mut(host), self.aftermath) {
             (Some(Member { standing: Standing::Held(_), .. }), _) => false,
@@ -120,24 +122,24 @@ impl Roster {
         }
     }
 
-    /// A key is no announcement any more. Gives whether that changes the snapshot.
+    /// A key is no announcement any more. Returns whether that changes the snapshot.
     pub(super) fn remove(&mut self, host: &Host) -> bool {
         let removed = self.members.remove(host);
         self.size -= removed.as_ref().map_or(0, |member| list::size(host, &member.announcement));
         removed.is_some()
     }
 
-    /// What all of them cost, in bytes; see [`list::size`].
+    /// The memory for all hosts, in bytes; see [`list::size`].
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// When [`Roster::release`] has something to do next.
+    /// When [`Roster::release`] will have something to do next.
     pub(super) fn release_at(&self) -> Option<Instant> {
         self.members.values().filter_map(Member::held_until).min()
     }
 
-    /// Lets go of those who have been held long enough. Gives how many.
+    /// Removes the hosts that were held long enough. Returns how many.
     pub(super) fn release(&mut self, now: Instant) -> usize {
         let before = self.members.len();
         let size = &mut self.size;
@@ -149,7 +151,7 @@ impl Roster {
         before - self.members.len()
     }
 
-    /// Everybody, with the revision that is known of the store.
+    /// A snapshot of all hosts, with `revision` as the revision of the store.
     pub(super) fn snapshot(&self, revision: i64) -> Snapshot {
         let node = |(host, member): (&Host, &Member)| Node {
             host: host.clone(),

@@ -1,37 +1,37 @@
-//! Whose turn it is: each address of each endpoint is tried once in a round.
+//! Decides which endpoint has its turn: in a round, each address of each endpoint is tried once.
 //!
-//! A name is not an address. A name may have several, and one of them may be silent for ever, so that each is a target of
-//! its own. Names are looked up beside the attempts, by [`Names`], and an answer is kept: a name service that is slow or
-//! dead delays the first contact by one lookup, and nothing after it.
+//! A name may have several addresses, and one of them may never answer. So each address is a target of its own.
+//! [`Names`] looks the names up while attempts go on, and keeps the answers: a slow or dead name service delays the
+//! first contact by one lookup, and nothing after it.
 
 use std::net::SocketAddr;
 
 use super::endpoint::Endpoint;
 use crate::names::{Names, Unknown};
 
-/// The targets of the round that is going on, and whose turn it is.
+/// The targets of the present round, and which one has its turn.
 #[derive(Debug)]
 pub(super) struct Round {
     endpoints: Vec<Endpoint>,
     names: Names,
-    /// Made anew at the beginning of each round, and as soon as a name is known that was not.
+    /// The targets. They are made again at the beginning of each round, and when a new name becomes known.
     targets: Vec<Target>,
     current: usize,
-    /// Targets that were left in a row without an answer in between.
+    /// How many targets in a row were left without an answer.
     left: usize,
 }
 
 /// One address of an endpoint, or an endpoint whose name has no address yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    /// What has to be reached: TLS checks its name, and the request names it.
+    /// The endpoint. TLS checks its name, and requests carry it.
     pub endpoint: Endpoint,
-    /// Where to connect.
+    /// The address to connect to, if it is known.
     pub address: Option<SocketAddr>,
 }
 
 impl Target {
-    /// The endpoint's URL, and the address where its host is a name.
+    /// The URL of the endpoint, and the address if the host is a name.
     pub(super) fn shown(&self) -> String {
         match self.address {
             Some(address) if self.endpoint.host().ip().is_none() => {
@@ -43,7 +43,7 @@ impl Target {
 }
 
 impl Round {
-    /// Over these endpoints, in an order of its own, so that a fleet spreads over the members.
+    /// A round over these endpoints in a random order, so that many sidekicks spread over the members.
     pub(super) fn new(mut endpoints: Vec<Endpoint>, names: Names) -> Self {
         fastrand::shuffle(&mut endpoints);
         let mut round = Self { endpoints, names, targets: Vec::new(), current: 0, left: 0 };
@@ -51,33 +51,32 @@ impl Round {
         round
     }
 
-    /// How many targets there are; at least 1.
+    /// How many targets there are. At least 1.
     pub(super) fn len(&self) -> usize {
         self.targets.len().max(1)
     }
 
-    /// Whose turn it is. None where there is no endpoint at all.
+    /// The target that has its turn. `None` if there is no endpoint at all.
     pub(super) fn target(&self) -> Option<&Target> {
         self.targets.get(self.current)
     }
 
-    /// The name service's word on a target that has no address: it waits for the lookup that goes on to end. Safe to
-    /// drop.
+    /// Waits for the lookup of a target that has no address. Then the targets are made again, and the one that has its
+    /// turn has an address. Safe to drop.
     ///
     /// # Errors
-    /// [`Unknown`], where the name has no address after it, either. Otherwise the targets were made anew, and whoever
-    /// has its turn has an address.
+    /// [`Unknown`] if the name has no address after the lookup, either.
     pub(super) async fn look_up(&mut self, endpoint: &Endpoint) -> Result<(), Unknown> {
         self.names.wait(endpoint.host(), endpoint.port()).await?;
         self.begin();
         Ok(())
     }
 
-    /// The target that has its turn gave no answer: the next one has it. Gives whether the round is over, that is,
-    /// whether each has had its turn.
+    /// The target that has its turn gave no answer, so the next one has its turn. Returns whether the round is over,
+    /// which means that each target had its turn.
     pub(super) fn leave(&mut self) -> bool {
         if let Some(Target { endpoint, address: Some(_) }) = self.target() {
-            // The name may have moved.
+            // The name may have another address now.
             self.names.doubt(endpoint.host());
         }
         self.left += 1;
@@ -97,8 +96,8 @@ impl Round {
         self.left = 0;
     }
 
-    /// Makes the targets anew: first the first addresses of all endpoints, then their second ones, and so on; those that
-    /// have none yet come last, since their turn takes a lookup.
+    /// Makes the targets again: first the first address of each endpoint, then the second ones, and so on. Endpoints
+    /// without an address come last, because they need a lookup.
     fn begin(&mut self) {
         let known: Vec<_> = self
             .endpoints
@@ -139,7 +138,7 @@ mod tests {
         assert_eq!([round.leave(), round.leave(), round.leave()], [false, false, true]);
     }
 
-    /// So that a fleet with one list spreads over the members.
+    /// This spreads a fleet with one list of endpoints over the members.
     #[test]
     fn each_endpoint_is_the_first_one_of_some_process() {
         let mut first: Vec<String> = (0..200)

@@ -1,27 +1,27 @@
-//! How long to wait for what, as functions of the TTL: `docs/design.md`, "Connection and timing".
+//! The waiting times, as functions of the TTL: `docs/design.md`, "Connection and timing".
 
 use std::time::Duration;
 
-/// Longest pause between rounds over all endpoints while nobody answers.
+/// The longest pause between rounds over all endpoints while nobody answers.
 const LONGEST_ROUND_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause after a refusal (login, permission).
+/// The longest pause after a refusal (login, permission).
 const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
-/// What the waiting times are derived from.
+/// The values from which the waiting times are derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// The TTL of our lease: granted, or asked for as long as none is granted. `None` where there
-    /// is no lease at stake (one-shot verbs).
+    /// The TTL of our lease: the granted one, or until then the one that we ask for. `None` if there is no lease, as in
+    /// `hosts`.
     pub ttl: Option<Duration>,
-    /// How many endpoints there are, each address of a name counted; at least 1.
+    /// How many endpoints there are. Each address of a name counts as one. At least 1.
     pub endpoints: u32,
     /// `--request-timeout`.
     pub request_timeout: Duration,
 }
 
 impl Timing {
-    /// One attempt at one endpoint, as long as etcd was not seen to need more: connect, TLS, login and answer together.
-    /// A full round over the endpoints fits into half a TTL.
+    /// The time for one attempt at one endpoint: connect, TLS, login and answer together. `patience.rs` makes it longer
+    /// if etcd is slow. A round over all endpoints fits into half a TTL.
     pub fn attempt(&self) -> Duration {
         match self.ttl {
             Some(ttl) => self.request_timeout.min(ttl / (2 * self.endpoints.max(3))),
@@ -29,20 +29,20 @@ impl Timing {
         }
     }
 
-    /// From one tick to the next, jittered by 10 %. Keep-alive, linearizable look and request for progress go out
-    /// together, so that a process that is idle wakes once.
+    /// The time from one tick to the next: a third of the TTL and at most 20 s, varied at random by up to 10 %.
+    /// Keep-alive, read and request for progress are sent together, so that an idle process wakes up once.
     pub fn renew_every(&self) -> Duration {
         let third = self.ttl.unwrap_or(Duration::MAX) / 3;
         third.min(Duration::from_secs(20)).mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 
-    /// The cap of the back-off between rounds.
+    /// The longest pause of the backoff between rounds.
     pub fn round_cap(&self) -> Duration {
         self.ttl.map_or(LONGEST_ROUND_PAUSE, |ttl| LONGEST_ROUND_PAUSE.min(ttl / 6))
     }
 
-    /// The cap of the back-off after a refusal. A lease at stake cannot wait a minute: a password
-    /// that was rotated has to be tried again well before the lease ends.
+    /// The longest pause of the backoff after a refusal. With a lease to keep we cannot wait for a minute: after a
+    /// password was changed, we must try again well before the lease ends.
     pub fn refusal_cap(&self, holds_lease: bool) -> Duration {
         match self.ttl {
             Some(ttl) if holds_lease => LONGEST_REFUSAL_PAUSE.min(ttl / 6),

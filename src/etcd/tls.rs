@@ -1,4 +1,4 @@
-//! TLS with a member of etcd: what is checked, what we show, and the handshake.
+//! TLS with a member of etcd: how its certificate is checked, which certificate we show, and the handshake.
 
 use std::sync::{
     Arc,
@@ -32,7 +32,7 @@ use crate::host::Host;
 /// The shortest RSA key that ring verifies with, in bits.
 const SHORTEST_RSA: usize = 2048;
 
-/// How TLS is spoken to one member.
+/// The TLS settings for one connection.
 pub struct Tls {
     config: Arc<ClientConfig>,
     client: Arc<ClientCertificate>,
@@ -40,7 +40,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts `roots`, and shows `identity` to who asks for it. None where no root is given at all.
+    /// Trusts `roots`, and shows `identity` to a server that asks for it. `None` if there is no root at all.
     pub(super) fn new(roots: Roots, identity: Option<CertifiedKey>) -> Option<Self> {
         let Roots { store, smallest_rsa, skipped } = roots;
         let provider = crypto::provider();
@@ -63,22 +63,22 @@ impl Tls {
         self.client.key.is_some()
     }
 
-    /// Whether the other side has asked for our certificate.
+    /// Whether the server has asked for our certificate.
     pub(super) fn is_asked(&self) -> bool {
         self.client.is_asked.load(Ordering::Relaxed)
     }
 
-    /// Makes a connection to `host` a TLS one. A member that does not say which protocol it speaks (a TLS terminator
-    /// without ALPN) is taken to speak HTTP/2, as etcdctl does.
+    /// Does the TLS handshake with `host` over `stream`. If the server does not say which protocol it speaks (for
+    /// example a TLS terminator without ALPN), we assume HTTP/2, as etcdctl does.
     ///
     /// # Errors
-    /// A sentence. The caller bounds the time. Safe to drop.
+    /// A sentence that says what failed. The caller limits the time. Safe to drop.
     pub(super) async fn handshake(
         &self,
         host: &Host,
         stream: TcpStream,
     ) -> Result<TlsStream<Overheard<TcpStream>>, String> {
-        // The dot that ends an absolute name is the resolver's; certificates have none.
+        // A dot at the end of a name is for the resolver only. Certificates do not have it.
         let name = host.as_str().strip_suffix('.').unwrap_or(host.as_str());
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| "its name can stand in no certificate".to_owned())?;
@@ -96,7 +96,7 @@ impl Tls {
     }
 }
 
-/// Our certificate, and whether anybody wants to see it.
+/// Our certificate, and whether the server asked for it.
 #[derive(Debug)]
 struct ClientCertificate {
     key: Option<Arc<CertifiedKey>>,
@@ -114,12 +114,12 @@ impl ResolvesClientCert for ClientCertificate {
     }
 }
 
-/// The library's verifier, whose every judgement stands. It only says more: the library says of an RSA key that is too
-/// short no more than that its signature is bad.
+/// The verifier of the library. It decides, and this type only explains more: for an RSA key that is too short, the
+/// library says no more than that the signature is bad.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
-    /// Of the roots, in bits.
+    /// The smallest RSA key among the roots, in bits.
     smallest_rsa: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! The TLS files, read anew for every connection so that rotation needs no restart.
+//! The TLS files. They are read again for every connection, so that new files need no restart.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,13 @@ use super::{
 };
 use crate::credentials::UnusableFile;
 
-/// Where the TLS material is. Empty means: no TLS flag was given.
+/// The paths of the TLS files. All are `None` if no TLS flag was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM certificates that the server's certificate must lead to; `None`: the system's roots.
+    /// A PEM file with the roots to which the certificate of the server must lead. `None` means the roots of the
+    /// system.
     pub cacert: Option<PathBuf>,
-    /// PEM certificate chain and private key of the client.
+    /// The PEM files of the client: its certificate chain, and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
@@ -29,8 +30,7 @@ impl TlsFiles {
     /// Reads the files. Blocks.
     ///
     /// # Errors
-    /// [`UnusableFile`] names the file that is missing, holds no PEM of its kind, or does not fit
-    /// the others.
+    /// [`UnusableFile`], which names the file that is missing, holds no PEM of its kind, or does not fit the others.
     pub(super) fn read(&self) -> Result<Tls, UnusableFile> {
         let (option, path, roots) = match &self.cacert {
             Some(path) => ("--cacert", path.clone(), PemFile::read("--cacert", path)?.roots()?),
@@ -47,11 +47,11 @@ impl TlsFiles {
     }
 }
 
-/// Our certificate and its key.
+/// Our certificate and its key, from these two files.
 fn identity(cert: &Path, key: &Path) -> Result<CertifiedKey, UnusableFile> {
     let (cert, key) = (PemFile::read("--cert", cert)?, PemFile::read("--key", key)?);
     let (chain, private_key) = (cert.certificates()?, key.private_key()?);
-    // RFC 5480, section 2.1.1.1: secp521r1.
+    // The OID of secp521r1 (RFC 5480, section 2.1.1.1).
     let is_p521 = private_key.secret_der().windows(7).any(|part| part == b"\x06\x05\x2b\x81\x04\x00\x23");
     CertifiedKey::from_der(chain, private_key, &crypto::provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => key.unusable("it is not the key of the \"--cert\" file"),

@@ -1,4 +1,4 @@
-//! What `bootstrap` asks of etcd: all of it at one revision, and each change in one transaction.
+//! The requests of `bootstrap`: one reads everything at one revision, and each change is one transaction.
 
 use std::time::Duration;
 
@@ -22,15 +22,15 @@ use crate::{
     text::{decode, escape},
 };
 
-/// How long a candidate that died goes on counting. Several looks, and an election of etcd's, fit
-/// into it.
+/// The TTL of a candidate's lease. A candidate that died counts for this long. Several looks, and an election of etcd,
+/// fit into it.
 const TTL: Duration = Duration::from_secs(10);
-/// Longest wait for the end of our lease when we leave; it ends by itself soon enough.
+/// The longest wait for the revoke of our lease when we leave. Without it, the lease ends by itself soon.
 const LEAVE: Duration = Duration::from_secs(1);
-/// So many candidates are read, the earliest first; no list has as many names.
+/// The most candidates that are read, the earliest first. No list has as many names.
 const MOST_CANDIDATES: i64 = 1000;
 
-/// The keys beside a prefix, none of which begins with `<prefix>/`.
+/// The keys of `bootstrap`. They are beside the prefix: none of them begins with `<prefix>/`.
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
@@ -73,8 +73,8 @@ impl Keys {
             Condition::List(revision) => vec![unchanged(self.list(), *revision)],
             Condition::Formed(revision) => vec![unchanged(self.formed(), *revision)],
             Condition::Epoch(revision, epoch) => compare_epoch(&self.epoch(), *revision, *epoch),
-            // Etcd compares every key of a range, and a key that is absent where there is none
-            // (server/etcdserver/apply.go, `applyCompare`): true of an empty range alone.
+            // Etcd compares every key of a range, and if the range is empty, one absent key
+            // (server/etcdserver/apply.go, `applyCompare`). So this holds only for an empty range.
             Condition::NobodyAnnounced => {
                 let (from, end) = list::range(&self.prefix);
                 vec![Compare::create_revision(from, CompareOp::Equal, 0).with_range(end)]
@@ -83,27 +83,28 @@ impl Keys {
     }
 }
 
-/// That the epoch's key still is as it was seen: absent, or with this mod revision and, where it could be read, this
-/// epoch. A store that lost its data counts its revisions anew.
+/// The conditions that the key of the epoch is as it was seen: absent, or with this mod revision and this epoch, if
+/// that could be read. The revision alone is not enough, because a store that lost its data counts revisions from the
+/// beginning.
 pub(super) fn compare_epoch(key: &str, revision: i64, epoch: Option<Epoch>) -> Vec<Compare> {
     let unchanged = Compare::mod_revision(key, CompareOp::Equal, revision);
     let same = epoch.map(|epoch| Compare::value(key, CompareOp::Equal, epoch.to_string()));
     [unchanged].into_iter().chain(same).collect()
 }
 
-/// What the epoch's key holds.
+/// Reads the value of the key of the epoch.
 pub(super) fn read_epoch(value: &[u8]) -> Result<Epoch, InvalidEpoch> {
     std::str::from_utf8(value).map_err(|_| InvalidEpoch)?.parse()
 }
 
-/// What is stored for the first election under one prefix, and a connection to it.
+/// The keys of the first election under one prefix, and a connection to etcd.
 #[derive(Debug)]
 pub struct Bootstrap {
     connection: Connection,
     keys: Keys,
-    /// Under which our candidate is registered, or is to be.
+    /// The lease of our candidate: the one that it has, or will have.
     session: Option<LeaseId>,
-    /// The session was granted, as far as we know.
+    /// The lease was granted, as far as we know.
     granted: bool,
     warned: Warned,
 }
@@ -125,22 +126,22 @@ impl Bootstrap {
         self.session
     }
 
-    /// Everybody who is announced: how many keys there are under the prefix, and the hosts of those that are
-    /// announcements, sorted. Tried at each endpoint, as [`Registry::list`](super::Registry::list).
+    /// The announced hosts: how many keys are under the prefix, and the hosts of those that are announcements, sorted.
+    /// It tries each endpoint once, as [`Registry::list`](super::Registry::list).
     ///
     /// # Errors
-    /// The last failure. Safe to drop.
+    /// The last error. Safe to drop.
     pub async fn announced(&mut self) -> Result<(i64, Vec<Host>), Error> {
         let listing =
             list::at_each_endpoint(&mut self.connection, &self.keys.prefix, None, &mut self.warned).await?;
         Ok((listing.keys, listing.entries.into_iter().map(|entry| entry.node.host).collect()))
     }
 
-    /// Reads everything at one revision, linearizably, and renews our lease side by side; a lease that
-    /// is gone is forgotten. Tried at each endpoint, as [`Registry::list`](super::Registry::list).
+    /// Reads everything at one revision, linearizably, and renews our lease at the same time. If the lease is gone, it
+    /// is forgotten. It tries each endpoint once, as [`Registry::list`](super::Registry::list).
     ///
     /// # Errors
-    /// The last failure; a read that failed is never an empty view. Safe to drop.
+    /// The last error. A read that failed never gives an empty view. Safe to drop.
     pub async fn look(&mut self) -> Result<View, Error> {
         let (keys, session) = (&self.keys, self.session.filter(|_| self.granted));
         let look = async |connection: &mut Connection| look_once(connection, keys, session).await;
@@ -164,7 +165,7 @@ impl Bootstrap {
         })
     }
 
-    /// The candidates, as etcd sorts them: the earliest first. What is none is skipped with one warning.
+    /// The candidates in the order of etcd: the earliest first. A key that is no candidate is skipped with one warning.
     fn registered(&mut self, candidates: &GetResponse) -> Vec<Registered> {
         let directory = self.keys.candidates();
         let read = |kv: &KeyValue| {
@@ -182,11 +183,12 @@ impl Bootstrap {
         candidates.kvs().iter().filter_map(read).collect()
     }
 
-    /// Makes `change` for `me`, if all of `conditions` hold. Gives whether it was made. The lease of a
-    /// candidate is granted first, under the id that was asked for before if there is one.
+    /// Makes `change` for `me`, if all `conditions` hold. Returns whether it was made. To register, a lease is granted
+    /// first, with the id that was asked for before, if there is one.
     ///
     /// # Errors
-    /// See [`Error`]. On [`Error::Unavailable`], or when dropped, whether it was made is unknown.
+    /// See [`Error`]. After [`Error::Unavailable`], or if the future is dropped, we do not know whether the change was
+    /// made.
     pub async fn change(
         &mut self,
         change: &Change,
@@ -196,21 +198,21 @@ impl Bootstrap {
         let operations = match (change, me) {
             (Change::Register, Some(me)) => {
                 let session = match self.grant().await {
-                    // Nothing was done. The next look logs in anew.
+                    // Nothing was done. The next look logs in again.
                     Err(Error::StaleLogin(_)) => return Ok(false),
                     granted => granted?,
                 };
                 let options = PutOptions::new().with_lease(session.get());
                 vec![TxnOp::put(self.keys.candidate(&me.name), json(&me.said), Some(options))]
             }
-            // Nobody to register.
+            // There is no candidate to register.
             (Change::Register, None) => return Ok(false),
             (Change::Freeze { list, begins_epoch }, _) => {
                 let epoch = list.epoch.filter(|_| *begins_epoch);
                 let epoch = epoch.map(|epoch| TxnOp::put(self.keys.epoch(), epoch.to_string(), None));
                 [TxnOp::put(self.keys.list(), json(list), None)].into_iter().chain(epoch).collect()
             }
-            // One by one: etcd refuses a transaction that deletes a range and puts a key inside it.
+            // The keys are deleted one by one: etcd refuses a transaction that deletes a range and puts a key in it.
             (Change::Reset(epoch), _) => vec![
                 TxnOp::delete(self.keys.list(), None),
                 TxnOp::delete(self.keys.formed(), None),
@@ -231,13 +233,13 @@ impl Bootstrap {
                 self.forget();
                 Ok(false)
             }
-            // Nothing was done. The next look logs in anew.
+            // Nothing was done. The next look logs in again.
             Err(Error::StaleLogin(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Grants the lease of our candidate, and the same one again where the answer was lost.
+    /// Grants the lease of our candidate. If the answer was lost, it asks for the same lease again.
     async fn grant(&mut self) -> Result<LeaseId, Error> {
         let session = *self.session.get_or_insert_with(LeaseId::random);
         if !self.granted {
@@ -254,8 +256,8 @@ impl Bootstrap {
         (self.session, self.granted) = (None, false);
     }
 
-    /// Ends our lease, and the candidate with it, if etcd answers at once: otherwise it ends by
-    /// itself.
+    /// Revokes our lease, and the candidate's key with it. It waits for at most a second; without an answer the lease
+    /// ends by itself.
     pub async fn leave(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.connection.hurry(LEAVE);
@@ -270,7 +272,7 @@ impl Bootstrap {
     }
 }
 
-/// The answers to one look, and whether our lease lives, if we have one.
+/// The answers to one look, and whether our lease, if we have one, still exists.
 struct Looked {
     living: bool,
     epoch: GetResponse,
@@ -319,10 +321,10 @@ async fn look_once(
     Ok(Looked { living, epoch, list, formed, candidates, announced })
 }
 
-/// What a transaction read, in the order in which it was asked for.
+/// The ranges that a transaction read, in the order in which they were asked for.
 ///
 /// # Errors
-/// [`Error::Unavailable`], where the answer holds something else.
+/// [`Error::Unavailable`] if the answer holds something else.
 pub(super) fn ranges<const COUNT: usize>(answer: &TxnResponse) -> Result<[GetResponse; COUNT], Error> {
     let ranges: Vec<GetResponse> = answer
         .op_responses()
@@ -353,6 +355,6 @@ fn candidate(name: &[u8], kv: &KeyValue) -> Result<Registered, String> {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    // Numbers and strings always serialize; an empty value would be read as junk, not trusted.
+    // Numbers and strings can always be serialized. An empty value would be read as invalid, and not trusted.
     serde_json::to_string(value).unwrap_or_default()
 }

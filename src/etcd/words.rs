@@ -1,5 +1,5 @@
-//! What went wrong with a connection, said so that an operator knows where to look. The libraries speak to programmers: what
-//! they say is never shown but for a few words of what we do not know.
+//! Says what went wrong with a connection, so that an operator knows where to look. The messages of the libraries are
+//! for programmers. We show none of them, except a few words of an error that we do not know.
 
 use std::{error::Error as StdError, fmt, io};
 
@@ -7,19 +7,19 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
 use crate::text::{escape, plain, plain_io};
 
-/// The connection came to its end without a reason.
+/// The connection ended without a reason.
 pub(super) const CLOSED: &str = "connection closed";
-/// The other side does not take our certificate, or wants one.
+/// The server does not accept our certificate, or wants one.
 pub(super) const OUR_CERTIFICATE: &str = "etcd does not accept our certificate";
 
-/// What can be verified, for sentences.
+/// The algorithms that we can verify, for sentences.
 const ALGORITHMS: &str = "RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519, each with SHA-2";
-/// So many names of a certificate are shown.
+/// The most names of a certificate that are shown.
 const MOST_NAMES: usize = 5;
-/// So many characters are shown of a text of which we know nothing.
+/// The most characters that are shown of an unknown text.
 const REMAINDER: usize = 60;
 
-/// A sentence of ours on its way through the libraries.
+/// A sentence of ours inside an error of the libraries.
 #[derive(Debug)]
 pub(super) struct Said(pub(super) String);
 
@@ -31,7 +31,7 @@ impl fmt::Display for Said {
 
 impl StdError for Said {}
 
-/// An RSA key of so many bits is too short.
+/// An RSA key is too short. The field is its size in bits.
 #[derive(Debug)]
 pub(super) struct WeakKey(pub(super) usize);
 
@@ -48,8 +48,8 @@ pub(super) fn is_end(reason: &str) -> bool {
     [CLOSED, "connection reset by peer", "broken pipe"].contains(&reason)
 }
 
-/// What is at the bottom of a failed connection or request: what we said ourselves, what TLS or the system said, or a few
-/// words of what we do not know.
+/// The reason at the bottom of a failed connection or request: our own sentence, an error of TLS or of the system, or a
+/// few words of an unknown error.
 pub(super) fn of_cause(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     loop {
@@ -61,7 +61,7 @@ pub(super) fn of_cause(error: &(dyn StdError + 'static)) -> String {
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             match io.get_ref() {
-                // What is in an error of I/O is not in its chain.
+                // The error inside an error of I/O is not in its chain of sources.
                 Some(inner) if inner.is::<Said>() || inner.is::<rustls::Error>() => {
                     cause = inner;
                     continue;
@@ -77,7 +77,7 @@ pub(super) fn of_cause(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-/// What the system, or TLS within it, said.
+/// The reason in an error of the system, or of TLS inside it.
 pub(super) fn of_io(error: &io::Error) -> String {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return of_tls(tls, &[]);
@@ -103,13 +103,13 @@ fn of_unknown(text: &str) -> String {
     format!("the connection failed ({})", remainder(text))
 }
 
-/// The beginning of a text that is not known, to find it again in a search.
+/// The beginning of an unknown text, which is enough to search for it.
 pub(super) fn remainder(text: &str) -> String {
     let shown: String = text.chars().take(REMAINDER).collect();
     plain(&escape(shown.as_bytes())) + if shown.len() < text.len() { "…" } else { "" }
 }
 
-/// What TLS said. `skipped` are the roots of `--cacert` that cannot be used.
+/// The reason in an error of TLS. `skipped` are the roots of `--cacert` that cannot be used.
 pub(super) fn of_tls(error: &rustls::Error, skipped: &[usize]) -> String {
     use rustls::Error;
     match error {
@@ -130,7 +130,7 @@ pub(super) fn of_tls(error: &rustls::Error, skipped: &[usize]) -> String {
     }
 }
 
-/// The alert that the other side ended TLS with (RFC 8446, section 6.2).
+/// The reason in the alert with which the server ended TLS (RFC 8446, section 6.2).
 fn of_alert(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {
@@ -164,7 +164,7 @@ fn of_certificate(wrong: &CertificateError, skipped: &[usize]) -> String {
         Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
             etcds("is not valid yet: check the clocks of both machines")
         }
-        // The second one is what a CA that was made anew under the old name gives.
+        // The second error comes from a CA that was made again with the same name.
         Wrong::UnknownIssuer | Wrong::BadSignature => {
             let mut sentence = etcds(
                 "is of a CA that we do not trust, or lacks the intermediate one that etcd has to send: check \"--cacert\"",
@@ -199,7 +199,7 @@ fn of_certificate(wrong: &CertificateError, skipped: &[usize]) -> String {
     }
 }
 
-/// What webpki names and rustls does not; tests/faults/tls.rs has each of these certificates.
+/// The errors that webpki names and rustls does not. tests/faults/tls.rs has each of these certificates.
 fn of_chain(name: &str) -> &'static str {
     match name {
         "CaUsedAsEndEntity" => {
@@ -214,7 +214,8 @@ fn of_chain(name: &str) -> &'static str {
     }
 }
 
-/// `presented` are names as the library shows them: `DnsName("a")`, `IpAddress(127.0.0.1)`.
+/// Why the name does not match. `presented` are names as the library shows them: `DnsName("a")`,
+/// `IpAddress(127.0.0.1)`.
 fn of_names(expected: &str, presented: &[String]) -> String {
     let bare = |name: &String| {
         let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
@@ -259,7 +260,7 @@ mod tests {
         assert!(!of_cause(&io::Error::other("a\u{1b}[0m")).contains('\u{1b}'));
     }
 
-    /// However rustls shows an error, none of it is shown.
+    /// None of the texts of rustls is shown.
     #[test]
     fn each_error_of_tls_has_words_of_its_own() {
         let name = ServerName::try_from("a.example").unwrap();

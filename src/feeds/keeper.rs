@@ -1,4 +1,4 @@
-//! Keeps a file as the newest snapshot has it, for as long as we run.
+//! Keeps a file equal to the newest snapshot, as long as the process runs.
 
 use std::{
     convert::Infallible,
@@ -18,49 +18,50 @@ use crate::{
     thread,
 };
 
-/// How long a start waits for the first look at the file. What is found later finds us at work, and ends nothing.
+/// The longest time that a start waits for the first look at the file. What the look finds later is logged, and ends
+/// nothing.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// A disk that takes longer is warned about.
+/// A disk that takes longer than this is warned about.
 const SLOW: Duration = Duration::from_secs(10);
-/// How often the file is looked at: somebody may have deleted or overwritten it.
+/// How often the file is checked: somebody may have deleted or overwritten it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The cap of the back-off after a file could not be written.
+/// The longest pause of the backoff after a file could not be written.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps one file.
 ///
-/// Everything that touches the disk runs on a thread of its own, never more than one at a time: a disk that hangs must
-/// not hold up who keeps a lease alive. The end of the process alone may have to wait for that thread, where the kernel
-/// lets nothing end a wait for the disk.
+/// All work on the disk runs on a thread of its own, one job at a time, so that a disk that hangs does not delay the
+/// keep-alive of a lease. Only the end of the process may have to wait for that thread, if the kernel cannot interrupt
+/// a wait for the disk.
 pub struct Keeper {
     target: Target,
-    /// The first job, and how it goes.
+    /// The first job, and its result when it comes.
     job: Job,
     doing: Doing,
 }
 
-/// What can be done to the file.
+/// What can be done with the file.
 #[derive(Clone, Debug)]
 enum Job {
-    /// Look whether it can be written.
+    /// Check whether it can be written.
     Check,
-    /// Make it, empty, where there is none.
+    /// Create it, empty, if there is none.
     Create,
-    /// Make it hold this.
+    /// Give it this content.
     Write(String),
 }
 
-/// A job on its way; when dropped, it goes on.
+/// A job that was started. If this is dropped, the job goes on.
 type Doing = Pin<Box<dyn Future<Output = Done>>>;
 type Done = Result<Written, UnwritableFile>;
 
 impl Keeper {
-    /// Looks at the file for the first time. One that is not there is made, empty, if `creates`. Takes at most a second:
-    /// a disk that hangs delays a start no longer.
+    /// Looks at the file for the first time. If `creates`, a missing file is created, empty. It takes at most a second,
+    /// so that a disk that hangs does not delay a start for longer.
     ///
     /// # Errors
-    /// [`UnwritableFile`] where no waiting can mend it; everything else is left to [`Keeper::keep`]. When dropped, the
-    /// look goes on.
+    /// [`UnwritableFile`] if waiting cannot help; [`Keeper::keep`] handles everything else. If the future is dropped,
+    /// the look goes on.
     pub async fn start(target: Target, creates: bool) -> Result<Self, UnwritableFile> {
         let job = if creates { Job::Create } else { Job::Check };
         let mut doing = begin(&target, &job);
@@ -72,12 +73,12 @@ impl Keeper {
         Ok(Self { target, job, doing })
     }
 
-    /// Writes the file whenever `render` has something new to say of the newest snapshot. A file that cannot be written
-    /// is warned about once, and tried again with back-off and at the next change; one that somebody else changed is put
-    /// right within a minute.
+    /// Writes the file whenever `render` returns a new text for the newest snapshot. If the file cannot be written,
+    /// there is one warning, and it is tried again with a backoff and at the next change. If somebody else changed the
+    /// file, it is written again within a minute.
     ///
-    /// Never ends. When dropped, a write that has begun goes on; the end of the process may cut it short, which leaves a
-    /// file that is replaced as it was.
+    /// Never ends. If it is dropped, a write that was started goes on. The end of the process may interrupt that write;
+    /// a file that is replaced then stays as it was.
     pub async fn keep(
         self,
         mut snapshots: Snapshots,
@@ -122,7 +123,7 @@ impl Keeper {
                 tokio::select! {
                     changed = snapshots.changed() => match changed {
                         Ok(()) => is_news = true,
-                        // Whoever follows has gone, with everything else: there is nothing new to come.
+                        // The sender of the snapshots has gone, so no change can come.
                         Err(_) => pending().await,
                     },
                     () = sleep_until(again) => break,
@@ -133,7 +134,7 @@ impl Keeper {
     }
 }
 
-/// Begins `job` on a thread of its own. Where none can be started, that is a failure like one of the disk.
+/// Starts `job` on a thread of its own. If no thread can be started, that is a failure like one of the disk.
 fn begin(target: &Target, job: &Job) -> Doing {
     let (target, job) = (target.clone(), job.clone());
     let (option, path) = (target.option, target.path.clone());
@@ -150,18 +151,18 @@ fn begin(target: &Target, job: &Job) -> Doing {
     })
 }
 
-/// What the log was told of the file.
+/// What was logged about the file.
 #[derive(Debug, Default)]
 struct Told {
     file: String,
-    /// Why it cannot be written.
+    /// Why it cannot be written, if that was logged.
     failure: Option<String>,
-    /// That it is not replaced.
+    /// Whether it was logged that the file is rewritten instead of replaced.
     rewrites: bool,
 }
 
 impl Told {
-    /// Waits for the disk, and says so when that takes long.
+    /// Waits for the disk, and warns if that takes long.
     async fn patiently(&self, doing: Doing) -> Done {
         let mut doing = pin!(doing);
         if let Ok(done) = timeout(SLOW, &mut doing).await {
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
     use crate::file::How;
 
-    /// Waits, in real time, for what happens on another thread.
+    /// Waits, in real time, for something that happens on another thread.
     async fn holds(path: &Path, content: &str) {
         let began = Instant::now();
         while fs::read_to_string(path).ok().as_deref() != Some(content) {

@@ -1,4 +1,5 @@
-//! Feeds: what CrateDB reads anew in every discovery round, kept current from the announcements in etcd.
+//! The feeds: lists of seeds that CrateDB reads again in each round of its discovery. We keep them current from the
+//! announcements in etcd.
 
 mod keeper;
 pub mod srv;
@@ -20,38 +21,39 @@ use crate::{
     snapshot::{Snapshot, Snapshots},
 };
 
-/// How long the feeds wait for the first claim of our own key: a host that waits for its node, or for etcd, needs its
-/// peers all the same.
+/// The longest time that the feeds wait for the first claim of our own key. A host that waits for its node, or for
+/// etcd, needs its peers all the same.
 const FIRST_CLAIM: Duration = Duration::from_secs(1);
-/// The first list is read within this long after that, not by all of a fleet at the same moment.
+/// The first list is read within this time after that wait. The moment is random, so that a fleet does not read all at
+/// once.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// What to keep current.
+/// The feeds to keep current.
 #[derive(Clone, Debug)]
 pub struct Feeds {
-    /// CrateDB's `unicast_hosts.txt`.
+    /// The path of CrateDB's `unicast_hosts.txt`.
     pub seed_file: Option<PathBuf>,
-    /// Rewrite it, instead of replacing it.
+    /// Rewrite that file in place, instead of replacing it.
     pub seed_file_in_place: bool,
-    /// Where to answer DNS SRV, over UDP and TCP.
+    /// The address on which to answer DNS SRV, over UDP and TCP.
     pub srv: Option<SocketAddr>,
-    /// The name that is asked for.
+    /// The name that CrateDB asks for.
     pub srv_name: ServiceName,
-    /// How long a host that is missing after an outage stays.
+    /// How long a host that is missing after an outage stays in the feeds.
     pub hold: Duration,
 }
 
 impl Feeds {
-    /// Whether there is nothing to keep current.
+    /// Whether there is no feed.
     pub(crate) fn is_empty(&self) -> bool {
         self.seed_file.is_none() && self.srv.is_none()
     }
 
-    /// Looks at what is to be kept current, and gives the future that does it. That never ends; what it cannot do it
-    /// says in the log, and tries again. Takes at most a second. Safe to drop: everything stays as it is.
+    /// Looks at the seed file, and returns the future that keeps the feeds current. That future never ends; it logs
+    /// what it cannot do, and tries again. This takes at most a second. Safe to drop: everything stays as it is.
     ///
     /// # Errors
-    /// [`UnwritableFile`] where no waiting can mend it.
+    /// [`UnwritableFile`] if waiting cannot help.
     pub(crate) async fn open(
         self,
         snapshots: Snapshots,
@@ -82,10 +84,10 @@ impl Feeds {
     }
 }
 
-/// Keeps `feeds` current beside an announcer, until `stop` resolves: then everything is left as it is. The future never
-/// ends. It has a connection of its own, made by `connect`, so that nothing it does can hold up the announcement; where
-/// there is nothing to feed there is no connection either. The first list is read after the first claim that `claimed`
-/// counts, or soon after the start where there is none.
+/// Keeps `feeds` current beside an announcer until `stop` resolves, and then leaves everything as it is. The returned
+/// future never ends. It uses a connection of its own, from `connect`, so that it can never delay the announcement. If
+/// there is no feed, there is no connection either. The first list is read after the first claim that `claimed` counts,
+/// or soon after the start if there is none.
 ///
 /// # Errors
 /// As [`Feeds::open`], within a second.
@@ -113,19 +115,19 @@ pub(crate) async fn follow(
         }
         pending().await
     }
-    // Both connections say how they fare.
+    // Both connections log the state of etcd, so the lines of this one get a name.
     .instrument(info_span!("feeds")))
 }
 
-/// Resolves when the first list may be read. Each claim of a fleet that starts at once is an event for everybody who
-/// follows already, so whoever follows before the others have claimed takes from etcd the time that they need.
+/// Resolves when the first list may be read. When a fleet starts, each claim is an event for every host that already
+/// follows. So a host that follows before the others have claimed takes time from etcd that they need.
 async fn after_the_first_claim(claimed: &mut watch::Receiver<u64>) {
     _ = timeout(FIRST_CLAIM, claimed.wait_for(|claims| *claims > 0)).await;
     sleep(SPREAD.mul_f64(fastrand::f64())).await;
 }
 
-/// The lines of `unicast_hosts.txt`: CrateDB neither trims a line nor skips a blank one, which it would take for
-/// loopback (`FileBasedSeedHostsProvider`, `TcpTransport.parse`).
+/// The text of `unicast_hosts.txt`: one seed per line. CrateDB does not trim a line, and does not skip an empty one: it
+/// would read it as loopback (`FileBasedSeedHostsProvider`, `TcpTransport.parse`).
 fn seed_lines(snapshot: &Snapshot) -> String {
     snapshot.seeds(Port::Transport).map(|seed| seed + "\n").collect()
 }

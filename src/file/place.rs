@@ -1,7 +1,7 @@
-//! Where a file is, or is to be: its directory, held open, and its name in there.
+//! The place of a file: its directory, which is kept open, and its name in it.
 //!
-//! The path is walked one step at a time, each from the directory before it. So every symbolic link is judged before it
-//! is followed, and nobody can put another directory or link in the way between the judgement and the use.
+//! The path is walked step by step, and each step starts in the directory of the one before. So every symbolic link is
+//! checked before it is followed, and nobody can replace a directory or a link between the check and the use.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -26,28 +26,28 @@ use rustix::{
 use super::Trouble;
 use crate::text::escape;
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// The most symbolic links that are followed, as many as in the kernel (path_resolution(7)).
 const MOST_LINKS: usize = 40;
-/// The owner that is shown for everybody who is not known in our user namespace, as of a unit with `PrivateUsers=`: two
-/// such owners may be two people (/proc/sys/kernel/overflowuid).
+/// The owner that is shown for every user who is unknown in our user namespace, for example in a unit with
+/// `PrivateUsers=`. Two files with this owner may belong to two users (/proc/sys/kernel/overflowuid).
 const UNKNOWN_OWNER: u32 = 65534;
-/// No file of ours is longer: 100,000 hosts with the longest names fit.
+/// The largest file that is read, in bytes. 100,000 hosts with the longest names fit.
 const LONGEST: u64 = 32 << 20;
 
 /// A regular file, or the place for one.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The directory. Only a place to begin at: it cannot be read.
+    /// The directory. It is opened with `O_PATH`, so it cannot be read itself.
     pub(super) directory: OwnedFd,
-    /// The file's name in there.
+    /// The name of the file in the directory.
     pub(super) name: OsString,
-    /// What is there.
+    /// The metadata of the existing file. `None` if there is no file.
     pub(super) old: Option<Stat>,
-    /// Everybody may write to the directory, as to /tmp.
+    /// Whether everybody may write to the directory, as to /tmp.
     is_shared: bool,
 }
 
-/// A mark of chattr(1), which not even root's permissions overcome.
+/// An attribute of chattr(1), which stops even root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Immutable,
@@ -55,7 +55,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// What to say of a file that has it.
+    /// The reason for a file with this attribute.
     pub(super) fn of_file(self) -> Trouble {
         Trouble::Now(match self {
             Self::Immutable => "it is immutable (chattr +i)".to_owned(),
@@ -72,10 +72,10 @@ enum Step {
 }
 
 impl Place {
-    /// Finds the place that `path` leads to. Symbolic links are followed, the last one, too, even where it leads to
-    /// nothing yet; but none that another user put into a directory where everybody may write (as the kernel has it with
-    /// fs.protected_symlinks, which not every system sets). For the same reason a file of another user in such a
-    /// directory is refused.
+    /// Finds the place that `path` leads to. Symbolic links are followed, even the last one, and even if its target
+    /// does not exist yet. But a link that another user put into a directory where everybody may write is not followed.
+    /// The kernel has that rule with fs.protected_symlinks, which not every system sets. For the same reason, a file of
+    /// another user in such a directory is refused.
     pub(super) fn find(path: &Path) -> Result<Self, Trouble> {
         let mut ahead: Vec<Step> = Vec::new();
         prepend(&mut ahead, path);
@@ -130,16 +130,16 @@ impl Place {
                 FileType::RegularFile if is_last => {
                     return Ok(Self { directory, name, old: Some(found), is_shared });
                 }
-                // Opened anew, because only so whatever is mounted on demand is mounted.
+                // The directory is opened again, because only that mounts a file system that is mounted on demand.
                 _ if !is_last => directory = enter(&directory, &name)?,
                 _ => return Err(Trouble::no_file()),
             }
         }
-        // It ended in `/` or `..`.
+        // The path ended in `/` or `..`.
         Err(Trouble::no_file())
     }
 
-    /// Opens the file that is there, to read it and, if `writable`, to write to it.
+    /// Opens the file, to read it and, if `writable`, to write to it.
     pub(super) fn open(&self, writable: bool) -> Result<File, Trouble> {
         let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -148,7 +148,7 @@ impl Place {
         if !meta.is_file() {
             return Err(Trouble::no_file());
         }
-        // Where links are not protected, anybody can give a file of ours a second name in such a place.
+        // If hard links are not protected, any user can give a file of ours a second name in such a directory.
         if writable && self.is_shared && meta.nlink() > 1 {
             return Err(Trouble::Now(
                 "it has another name elsewhere, which another user may have given it: it is not touched"
@@ -158,18 +158,18 @@ impl Place {
         Ok(file)
     }
 
-    /// Whether the file is there and holds `content`. One that cannot be read does not.
+    /// Whether the file exists and has this `content`. `false` if it cannot be read.
     pub(super) fn holds(&self, content: &str) -> bool {
         let is_as_long = self.old.is_some_and(|old| u64::try_from(old.st_size) == Ok(content.len() as u64));
         is_as_long && self.open(false).and_then(|file| read(&file)).is_ok_and(|old| old == content.as_bytes())
     }
 
-    /// A path by which system calls that take no directory find the file; it takes /proc.
+    /// A path to the file for system calls that take no directory. It needs /proc.
     pub(super) fn path(&self) -> PathBuf {
         directory_path(&self.directory).join(&self.name)
     }
 
-    /// What chattr(1) did to the directory and to the file.
+    /// The attributes of chattr(1) of the directory and of the file.
     pub(super) fn marks(&self) -> (Option<Mark>, Option<Mark>) {
         let of = |name: &OsStr, flags| {
             let marks = statx(&self.directory, name, flags, StatxFlags::empty()).ok()?.stx_attributes;
@@ -183,7 +183,7 @@ impl Place {
     }
 }
 
-/// What a file holds.
+/// The content of a file.
 pub(super) fn read(file: &File) -> Result<Vec<u8>, Trouble> {
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes)?;
@@ -200,7 +200,7 @@ fn directory_path(directory: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// Puts the steps of `path` before those `ahead`, whose next one is the last of the list.
+/// Puts the steps of `path` before those in `ahead`. The next step is the last one in the list.
 fn prepend(ahead: &mut Vec<Step>, path: &Path) {
     ahead.extend(path.components().rev().filter_map(|component| match component {
         Component::RootDir | Component::Prefix(_) => Some(Step::Root),
@@ -220,7 +220,7 @@ fn is_shared(directory: &Stat) -> bool {
     mode.contains(Mode::SVTX | Mode::WOTH)
 }
 
-/// Whether we, or whoever owns the directory, put `found` there.
+/// Whether `found` belongs to us, or to the owner of the directory.
 fn is_trusted(found: &Stat, directory: &Stat) -> bool {
     found.st_uid == geteuid().as_raw() || (found.st_uid == directory.st_uid && found.st_uid != UNKNOWN_OWNER)
 }

@@ -1,4 +1,4 @@
-//! Replaces a file as a whole: a new one, complete and on the disk, takes its name.
+//! Replaces a file as a whole: a new file, complete and on the disk, gets its name.
 
 use std::{
     ffi::OsString,
@@ -21,23 +21,23 @@ use super::{
 };
 use crate::text::plain_io;
 
-/// A new file's mode: CrateDB runs as another user. Not left to the umask.
+/// The mode of a new file: CrateDB runs as another user, and must read it. The umask does not change it.
 const NEW: Mode = Mode::from_raw_mode(0o644);
-/// Where a file's access control list is kept, besides its mode (acl(5)).
+/// The attribute with the access control list of a file, which it has beside its mode (acl(5)).
 const ACL: &str = "system.posix_acl_access";
-/// No access control list is longer (XATTR_SIZE_MAX).
+/// The largest access control list in bytes (XATTR_SIZE_MAX).
 const LONGEST_ACL: usize = 64 << 10;
 
-/// What became of it.
+/// The result of a replacement.
 pub(super) enum Replaced {
     Yes,
-    /// Only a file that others may use differently could take its place: why.
+    /// It was not replaced, because the new file would have other permissions than the old one. The text says why.
     NotWithItsOwner(String),
 }
 
-/// Makes a new file with `content` take the place. It gets owner, group, mode and access control list of the old one, or
-/// else does not take its place. Whatever fails or ends us before the last step, the old file is as it was; afterwards
-/// not even a power cut brings the old one back.
+/// Replaces the file by a new one with `content`. The new file gets the owner, group, mode and access control list of
+/// the old one; if it cannot get them, it does not replace it. If anything fails or ends the process before the last
+/// step, the old file is as it was. After the last step, not even a power cut brings the old file back.
 pub(super) fn replace(place: &Place, content: &str) -> Result<Replaced, Trouble> {
     look_for_marks(place)?;
     let mut new = match fill(Temporary::create(&place.directory)?, place, content)? {
@@ -45,7 +45,7 @@ pub(super) fn replace(place: &Place, content: &str) -> Result<Replaced, Trouble>
         Err(reason) => return Ok(Replaced::NotWithItsOwner(reason)),
     };
     if new.take_name().is_err() {
-        // Without /proc, say, a file that has no name cannot get one.
+        // A file without a name cannot get one if, for example, there is no /proc.
         new = match fill(Temporary::create_named(&place.directory)?, place, content)? {
             Ok(new) => new,
             Err(reason) => return Ok(Replaced::NotWithItsOwner(reason)),
@@ -56,15 +56,15 @@ pub(super) fn replace(place: &Place, content: &str) -> Result<Replaced, Trouble>
     Ok(Replaced::Yes)
 }
 
-/// Looks whether a file could take the place; leaves nothing behind.
+/// Checks whether a new file could be put there. It leaves nothing behind.
 pub(super) fn check(place: &Place) -> Result<(), Trouble> {
     look_for_marks(place)?;
     Temporary::create(&place.directory)?;
     Ok(())
 }
 
-/// Marks are looked for before anything is tried: what was made in a directory that only grows could not be taken away
-/// again.
+/// Checks the attributes of chattr(1) before anything is tried: a file that was created in an append-only directory
+/// could not be deleted again.
 fn look_for_marks(place: &Place) -> Result<(), Trouble> {
     let directory = match place.marks() {
         (Some(Mark::Immutable), _) => "its directory is immutable (chattr +i)",
@@ -76,18 +76,18 @@ fn look_for_marks(place: &Place) -> Result<(), Trouble> {
     Err(Trouble::Now(format!("{directory}{remedy}")))
 }
 
-/// Gives the file, or why it may not take the place.
+/// Returns the new file with its content, or why it may not replace the old one.
 fn fill<'a>(
     mut new: Temporary<'a>,
     place: &Place,
     content: &str,
 ) -> Result<Result<Temporary<'a>, String>, Trouble> {
     match &place.old {
-        // What the directory grants to named users and groups stays.
+        // A new file keeps what the directory grants to named users and groups.
         None => fchmod(&new.file, NEW)?,
         Some(old) => match inherit(&new.file, place, old) {
             Ok(()) => {}
-            // Invalid is an owner who is not known in our user namespace.
+            // INVAL means an owner who is unknown in our user namespace.
             Err(error @ (Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP)) => {
                 let why = plain_io(&error.into());
                 return Ok(Err(format!(
@@ -102,7 +102,7 @@ fn fill<'a>(
     Ok(Ok(new))
 }
 
-/// Gives `new` everything that decides who may use the old file.
+/// Gives `new` the owner, group, mode and access control list of the old file.
 fn inherit(new: &File, place: &Place, old: &Stat) -> Result<(), Errno> {
     let now = fstat(new)?;
     let owner = (now.st_uid != old.st_uid).then(|| Uid::from_raw(old.st_uid));
@@ -113,27 +113,27 @@ fn inherit(new: &File, place: &Place, old: &Stat) -> Result<(), Errno> {
     let mut list = vec![0; LONGEST_ACL];
     match lgetxattr(place.path(), ACL, &mut list[..]) {
         Ok(length) => fsetxattr(new, ACL, &list[..length], XattrFlags::empty())?,
-        // None. What the directory would have granted to a new file is not the old file's.
+        // The old file has no list, so the new one must not keep a list that it got from the directory.
         Err(_) => match fremovexattr(new, ACL) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error),
         },
     }
-    // Last: a change of owner or list changes bits of the mode.
+    // The mode is set last, because changes of the owner and of the list change bits of the mode.
     fchmod(new, Mode::from_raw_mode(old.st_mode))
 }
 
-/// Puts on the disk which name is which file.
+/// Writes the directory to the disk.
 fn sync(directory: &OwnedFd) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat(directory, ".", flags, Mode::empty()).and_then(fsync) {
-        // It may not be read, or cannot be asked for this.
+        // Some directories may not be read, and some file systems do not support this.
         Ok(()) | Err(Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A file of our own that is to take a name; gone when dropped.
+/// A new file that has not replaced anything yet. Dropping it deletes it.
 struct Temporary<'a> {
     directory: &'a OwnedFd,
     file: File,
@@ -141,7 +141,8 @@ struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Without a name where that can be had: then nothing is left of it, even if we are killed.
+    /// Creates a file without a name, if the file system can do that. Then nothing is left of it, even if the process
+    /// is killed.
     fn create(directory: &'a OwnedFd) -> io::Result<Self> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         match openat(directory, ".", flags, Mode::RUSR | Mode::WUSR) {
@@ -158,7 +159,7 @@ impl<'a> Temporary<'a> {
         Ok(Self { directory, file: file.into(), name: Some(name) })
     }
 
-    /// A link cannot replace a name, so it gets one of its own first.
+    /// Gives the file a name of its own. A link cannot replace an existing name, but a rename can.
     fn take_name(&mut self) -> io::Result<()> {
         if self.name.is_none() {
             let name = new_name();
@@ -176,11 +177,11 @@ impl<'a> Temporary<'a> {
                 self.name = None;
                 Ok(())
             }
-            // Nothing can take the name of a mount.
+            // A mount point cannot be renamed over.
             Err(Errno::BUSY) => Err(Trouble::Now(
                 "a file that is mounted by itself can only be rewritten in place".to_owned(),
             )),
-            // A directory took the place just now.
+            // A directory was put there just now.
             Err(Errno::ISDIR) => Err(Trouble::no_file()),
             Err(error) => Err(error.into()),
         }
@@ -190,7 +191,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // There is nothing to be done about it.
+            // If this fails, nothing more can be done.
             let _ = unlinkat(self.directory, name, AtFlags::empty());
         }
     }

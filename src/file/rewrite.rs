@@ -1,4 +1,4 @@
-//! Rewrites a file in place, so that it is never left with a part of a line.
+//! Rewrites a file in place, so that it never ends with a part of a line.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -12,10 +12,10 @@ use super::{
     place::{Place, read},
 };
 
-/// Makes the file that is there hold `content`. Gives whether that changed it.
+/// Gives the existing file this `content`. Returns whether that changed it.
 ///
-/// When it fails, the file holds what it held before; only a disk that does not even take that back leaves less: whole
-/// lines of the one content or the other.
+/// If it fails, the file has its old content. Only if the disk cannot even restore that, less is left: whole lines of
+/// one of the two contents.
 pub(super) fn rewrite(place: &Place, content: &str) -> Result<bool, Trouble> {
     let file = open(place)?;
     let old = read(&file)?;
@@ -26,7 +26,7 @@ pub(super) fn rewrite(place: &Place, content: &str) -> Result<bool, Trouble> {
     Ok(true)
 }
 
-/// Looks whether the file could be rewritten.
+/// Checks whether the file could be rewritten.
 pub(super) fn check(place: &Place) -> Result<(), Trouble> {
     open(place).map(drop)
 }
@@ -38,9 +38,9 @@ fn open(place: &Place) -> Result<File, Trouble> {
     }
 }
 
-/// What is asked of a file here; a file on a disk that fails in a test.
+/// The operations on a file that are needed here. In the tests it is a file on a disk that fails.
 trait Medium {
-    /// Makes sure that there is room for this many bytes, without showing it.
+    /// Reserves room for this many bytes, without changing the length of the file.
     fn reserve(&self, bytes: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn cut(&self, length: u64) -> io::Result<()>;
@@ -81,14 +81,14 @@ fn change(medium: &impl Medium, old: &[u8], new: &[u8]) -> io::Result<()> {
     })
 }
 
-/// One write, then the length.
+/// Writes the content in one write, and then sets the length.
 fn put(medium: &impl Medium, length_before: usize, content: &[u8]) -> io::Result<()> {
     medium.write_at(&covering(content, length_before), 0)?;
     medium.cut(content.len() as u64)?;
     medium.sync()
 }
 
-/// Has room for the new content before a byte of the old one is touched.
+/// Reserves room for the new content before any byte of the old one is touched.
 fn reserve(medium: &impl Medium, old: &[u8], new: &[u8]) -> io::Result<()> {
     if new.len() <= old.len() {
         return Ok(());
@@ -96,11 +96,11 @@ fn reserve(medium: &impl Medium, old: &[u8], new: &[u8]) -> io::Result<()> {
     let reserved = medium.reserve(new.len() as u64);
     let cannot = [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].map(Errno::raw_os_error);
     match reserved {
-        // NFS before 4.2, ext2, FUSE: the room is taken by a comment behind the old content.
+        // On NFS before 4.2, ext2 and FUSE, a comment after the old content takes the room.
         Err(error) if error.raw_os_error().is_some_and(|code| cannot.contains(&code)) => {
             let comment = vec![b'#'; new.len() - old.len()];
             medium.write_at(&comment, old.len() as u64).and_then(|()| medium.sync()).inspect_err(|_| {
-                // The first error is the one to tell.
+                // The first error is the one that is reported.
                 let _ = medium.cut(old.len() as u64);
             })
         }
@@ -108,18 +108,18 @@ fn reserve(medium: &impl Medium, old: &[u8], new: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The last resort: cuts the file after the last whole line that one of the contents begins with.
+/// The last resort: cuts the file after its last whole line that agrees with the beginning of one of the two contents.
 fn leave_whole_lines(medium: &impl Medium, old: &[u8], new: &[u8]) {
     let whole = medium.content().map_or(0, |now| {
         let same = |content: &[u8]| now.iter().zip(content).take_while(|(a, b)| a == b).count();
         let kept = &now[..same(old).max(same(new))];
         kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
     });
-    // There is nothing left to be done about it.
+    // If this fails, nothing more can be done.
     let _ = medium.cut(whole as u64);
 }
 
-/// `content`, and over the rest of a longer one before it a comment: whoever reads before it is cut off finds no half of
+/// `content`, followed by a comment over the rest of a longer old content. So a reader at this moment finds no part of
 /// a line.
 fn covering(content: &[u8], before: usize) -> Vec<u8> {
     let mut bytes = content.to_vec();
@@ -138,11 +138,11 @@ mod tests {
 
     use super::*;
 
-    /// A disk whose first writes are cut short after so many bytes.
+    /// A disk whose first writes end after these numbers of bytes.
     struct Failing {
         content: RefCell<Vec<u8>>,
         limits: RefCell<VecDeque<usize>>,
-        /// Whether it knows fallocate(2).
+        /// Whether it supports fallocate(2).
         reserves: bool,
         /// How many times it can be synced.
         syncs: Cell<usize>,

@@ -1,4 +1,4 @@
-//! What a host must not announce: a name that is every machine's, and addresses where nobody can connect.
+//! Finds hosts that must not be announced: names that every machine has, and addresses to which nobody can connect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,33 +7,33 @@ use super::Host;
 /// Why nobody can connect to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unjoinable {
-    /// 0.0.0.0/8 or `::`.
+    /// It is in 0.0.0.0/8, or it is `::`.
     #[error("it stands for no address")]
     Unspecified,
-    /// 224.0.0.0/4 or `ff00::/8`.
+    /// It is in 224.0.0.0/4 or `ff00::/8`.
     #[error("it is a multicast address")]
     Multicast,
-    /// 255.255.255.255.
+    /// It is 255.255.255.255.
     #[error("it is the broadcast address")]
     Broadcast,
-    /// `_site_`, `_local_`, `_global_`, `_en0_`: only CrateDB's own settings know them.
+    /// It is a word such as `_site_`, `_local_`, `_global_` or `_en0_`, which only the settings of CrateDB know.
     #[error("it is a word of CrateDB's settings, and no address")]
     Word,
 }
 
-/// Why a host cannot be announced under a name.
+/// Why a host cannot be announced with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOwn {
-    /// All machines would share one key.
+    /// Every machine has this name, so all would share one key.
     #[error("it is every machine's name")]
     Localhost,
-    /// Nobody could connect.
+    /// Nobody could connect to it.
     #[error(transparent)]
     Unjoinable(#[from] Unjoinable),
 }
 
 impl Host {
-    /// Judges a name that is to be announced as a host's own.
+    /// Checks a name that is to be announced as the host's own.
     ///
     /// # Errors
     /// [`NotOwn`].
@@ -44,7 +44,7 @@ impl Host {
         Ok(judge(self.as_str(), self.ip())?)
     }
 
-    /// Judges what others are told to connect to. A name is not looked up.
+    /// Checks an address at which others are told to connect. A name is not looked up.
     ///
     /// # Errors
     /// [`Unjoinable`].
@@ -52,7 +52,7 @@ impl Host {
         judge(self.as_str(), self.address())
     }
 
-    /// Whether it is an address that means something else on every link: 169.254.0.0/16 or `fe80::/10`.
+    /// Whether it is a link-local address, which means something else on every link: 169.254.0.0/16 or `fe80::/10`.
     pub fn is_link_local(&self) -> bool {
         self.address().is_some_and(|ip| match ip.to_canonical() {
             IpAddr::V4(ip) => ip.is_link_local(),
@@ -60,7 +60,7 @@ impl Host {
         })
     }
 
-    /// The address that this is to a resolver, without any lookup.
+    /// The address that a resolver makes of it without a lookup.
     fn address(&self) -> Option<IpAddr> {
         self.ip().or_else(|| short_address(self.as_str()).map(Into::into))
     }
@@ -70,11 +70,11 @@ fn judge(text: &str, address: Option<IpAddr>) -> Result<(), Unjoinable> {
     if text.len() > 1 && text.starts_with('_') && text.ends_with('_') {
         return Err(Unjoinable::Word);
     }
-    // ::ffff:0.0.0.0 is 0.0.0.0.
+    // ::ffff:0.0.0.0 counts as 0.0.0.0.
     let Some(address) = address.map(|address| address.to_canonical()) else { return Ok(()) };
     match address {
         IpAddr::V4(Ipv4Addr::BROADCAST) => Err(Unjoinable::Broadcast),
-        // RFC 1122, section 3.2.1.3: {0, <host>} is no destination either.
+        // No packet can be sent to {0, <host>} either (RFC 1122, section 3.2.1.3).
         IpAddr::V4(ip) if ip.octets()[0] == 0 => Err(Unjoinable::Unspecified),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Err(Unjoinable::Unspecified),
         ip if ip.is_multicast() => Err(Unjoinable::Multicast),
@@ -82,8 +82,8 @@ fn judge(text: &str, address: Option<IpAddr>) -> Result<(), Unjoinable> {
     }
 }
 
-/// Whether every machine has this name, with any case and a dot at the end, too: what /etc/hosts has on Debian and Red
-/// Hat, and all below `localhost` (RFC 6761, section 6.3).
+/// Whether every machine has this name, in upper or lower case, with or without a dot at the end: the names in
+/// /etc/hosts of Debian and Red Hat, and everything below `localhost` (RFC 6761, section 6.3).
 pub(super) fn is_localhost(name: &str) -> bool {
     const FIRST: [&str; 5] = ["localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"];
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -91,7 +91,7 @@ pub(super) fn is_localhost(name: &str) -> bool {
     FIRST.contains(&first) || name.rsplit('.').next() == Some("localhost")
 }
 
-/// The IPv4 address in one of its old notations, which resolvers still take (inet_aton(3)): `0`, `127.1`, `0x7f.1`.
+/// The IPv4 address in one of its old notations, which resolvers still accept (inet_aton(3)): `0`, `127.1`, `0x7f.1`.
 fn short_address(text: &str) -> Option<Ipv4Addr> {
     let number = |part: &str| {
         if let Some(hex) = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
@@ -107,7 +107,7 @@ fn short_address(text: &str) -> Option<Ipv4Addr> {
     if first.len() > 3 || first.iter().any(|part| *part > 255) {
         return None;
     }
-    // The last part fills what the others leave.
+    // The last part fills the bits that the others leave.
     let bits = 32 - 8 * first.len();
     if bits < 32 && *last >> bits != 0 {
         return None;
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// With an address beside it a number is only a key.
+    /// If an address is announced, too, a number is only a part of the key.
     #[test]
     fn number_is_a_name_like_any_other() {
         assert_eq!(host("0").judge_own(), Ok(()));

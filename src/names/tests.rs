@@ -4,7 +4,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A name service that answers when it is told to, with what it is told; and who was asked for.
+/// A name service that answers when the test says so, with what the test says. It also tells who was asked for.
 struct Service {
     answers: Sender<io::Result<Vec<SocketAddr>>>,
     asked: Receiver<String>,
@@ -28,7 +28,7 @@ impl Service {
         self.names.get_at(&self.name, 4200, now).0.map_err(|unknown| unknown.to_string())
     }
 
-    /// Lets the lookup that goes on end with `answer`, and waits until that has arrived.
+    /// Ends the running lookup with `answer`, and waits until that has arrived.
     fn answer(&self, answer: io::Result<Vec<SocketAddr>>) {
         self.answers.send(answer).unwrap();
         while self.names.shared.entries()[&self.name].running {
@@ -36,7 +36,7 @@ impl Service {
         }
     }
 
-    /// How many lookups have begun since this was asked last; waits for the one that goes on.
+    /// How many lookups have started since the last call. If one is running, it waits until that has asked the service.
     fn lookups(&self) -> usize {
         if self.names.shared.entries()[&self.name].running {
             self.asked.recv_timeout(20 * SECOND).unwrap();

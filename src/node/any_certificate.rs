@@ -1,6 +1,6 @@
-//! TLS that takes any certificate: for probing our own node, mostly over loopback, where its
-//! certificate hardly ever names what it is called there. Where a check sends a password to another
-//! machine that way, the command line warns.
+//! TLS that accepts any certificate, for checks of our own node only. These go mostly over loopback, where the
+//! certificate hardly ever has the name that we use. If a check sends a password to another machine in this way, the
+//! command line warns.
 
 use std::{io, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-/// A client configuration for probes only.
+/// A client configuration for checks only.
 pub(super) fn config() -> io::Result<ClientConfig> {
     Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

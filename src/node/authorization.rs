@@ -1,4 +1,4 @@
-//! The user and password that a node may want of whoever asks it.
+//! The user and password for a node that wants them from its clients.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,20 +13,20 @@ use crate::{
     thread,
 };
 
-/// A user of CrateDB, and where the password is.
+/// A user of CrateDB, and the file with the password.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The user; holds no colon.
+    /// The user. It holds no colon.
     pub user: String,
-    /// The password and at most one newline; read anew for each probe.
+    /// The file holds the password and at most one newline. It is read again for each probe.
     pub password_file: PathBuf,
 }
 
-/// Reads the password, each time on a thread of its own: a file may lie on a disk that hangs.
+/// Reads the password, each time on a thread of its own, because the disk may hang.
 #[derive(Debug)]
 pub(super) struct Reader {
     login: Arc<Login>,
-    /// What a thread is reading.
+    /// The result of the thread that reads now, if there is one.
     reading: Option<oneshot::Receiver<Result<Secret, String>>>,
     news: News,
 }
@@ -42,8 +42,8 @@ impl Reader {
         &self.login.user
     }
 
-    /// The value of `Authorization` (RFC 7617), or nothing where the file cannot be read within
-    /// `within`; that is warned about when the reason changes. Safe to drop.
+    /// The value of `Authorization` (RFC 7617). `None` if the file cannot be read in the time `within`; that is warned
+    /// about when the reason changes. Safe to drop.
     pub(super) async fn authorization(&mut self, within: Duration) -> Option<Secret> {
         let read = match timeout(within, self.read()).await {
             Ok(read) => read,
@@ -66,7 +66,7 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<Secret, String> {
-        // One that still hangs is waited for again: there is never a second thread.
+        // If a thread still hangs, we wait for it again, so there is never a second one.
         let reading = match &mut self.reading {
             Some(reading) => reading,
             none => {

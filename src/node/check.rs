@@ -1,4 +1,4 @@
-//! What one check asks, from its URL.
+//! One check of the node, as its URL describes it.
 
 use std::{fmt, str::FromStr};
 
@@ -6,18 +6,17 @@ use http::Uri;
 
 use crate::host::Host;
 
-/// CrateDB's HTTP port, unless it is told otherwise.
+/// The HTTP port of CrateDB, if the URL has none.
 const CRATEDB: u16 = 4200;
 
 /// One check of the node.
 ///
-/// * `tcp://host:port` connects, and asks nothing.
-/// * `http://` and `https://` want any bytes of an answer, whatever its status.
-/// * `crate://host[:port]` and `crate+https://` want an answer that only CrateDB gives; see
-///   [`super::cratedb`].
+/// - `tcp://host:port` only connects.
+/// - `http://` and `https://` want any bytes as an answer, whatever the status is.
+/// - `crate://host[:port]` and `crate+https://` want an answer that only CrateDB gives; see [`super::cratedb`].
 ///
-/// Certificates are not judged: the node is one's own, and hardly ever reached by the name that its
-/// certificate is for.
+/// Certificates are not verified: the node is our own, and its certificate hardly ever has the name by which it is
+/// reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     url: String,
@@ -27,7 +26,7 @@ pub struct Check {
     pub(super) path: String,
 }
 
-/// What is spoken, and what is wanted.
+/// The protocol of a check, and what it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
@@ -59,7 +58,8 @@ impl FromStr for Check {
         };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let host = host.parse().map_err(|_| wrong("has no valid host"))?;
-        // `Uri::port` is also none for a port that is no number; the authority tells them apart.
+        // `Uri::port` is `None` without a port, and also with a port that is no number. The length of the authority
+        // tells which it is.
         let named = uri.authority().is_some_and(|a| a.as_str().len() > uri.host().unwrap_or_default().len());
         let port = if named { uri.port_u16() } else { default_port };
         let port = port.filter(|port| *port != 0).ok_or_else(|| wrong("has no valid port"))?;
@@ -78,17 +78,17 @@ impl fmt::Display for Check {
 }
 
 impl Check {
-    /// Whether it asks CrateDB itself, which can tell more than that the node is alive.
+    /// Whether it asks CrateDB itself, which tells more than that something answers.
     pub fn asks_cratedb(&self) -> bool {
         matches!(self.kind, Kind::CrateDb | Kind::CrateDbOverTls)
     }
 
-    /// Whether what it sends is encrypted; to whom is not judged.
+    /// Whether it is encrypted. That does not mean that the other side is verified.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.kind, Kind::Https | Kind::CrateDbOverTls)
     }
 
-    /// Whether it may go to another machine: its host is neither a loopback address nor `localhost`.
+    /// Whether it may go to another machine: the host is no loopback address and not `localhost`.
     pub fn is_remote(&self) -> bool {
         match self.host.ip() {
             Some(ip) => !ip.is_loopback(),

@@ -1,14 +1,14 @@
-//! What an answer to `GET /` says of the node: bytes in, judgement out; no I/O.
+//! Judges an answer to `GET /`: bytes go in, a verdict comes out. It has no I/O.
 //!
-//! Only what CrateDB alone says is good; measured on 5.10.16 and 6.4.3:
+//! Only an answer that CrateDB alone gives is good. These were measured on 5.10.16 and 6.4.3:
 //!
-//! * 200: it knows a master. Its JSON holds `"ok" : true`.
-//! * 503: it is up and knows no master yet. Its JSON holds `"ok" : false`. A cluster forms only if its
-//!   nodes are announced in that state.
-//! * 401 of `CrateDB Authenticator`: it is up and wants a password.
+//! - 200: the node knows a master. The JSON holds `"ok" : true`.
+//! - 503: the node is up, but knows no master yet. The JSON holds `"ok" : false`. Nodes must be announced in this
+//!   state, because otherwise no cluster can form.
+//! - 401 of `CrateDB Authenticator`: the node is up, and wants a password.
 //!
-//! For a moment before it can be joined it answers 400. The `status` in its JSON is not believed:
-//! from 4.0 to 5.10.1 it is wrong.
+//! For a moment before it can be joined, the node answers 400. The `status` in the JSON is not used: from 4.0 to 5.10.1
+//! it is wrong.
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 use serde_json::{Map, Value};
@@ -16,18 +16,17 @@ use serde_json::{Map, Value};
 use super::{Identity, Told};
 use crate::text::decode;
 
-/// Longest answer that is read, in bytes. CrateDB's own has less than 500.
+/// The longest answer that is read, in bytes. CrateDB's own answer has less than 500.
 pub const LONGEST: usize = 64 * 1024;
-/// Most header lines that are read. CrateDB sends two.
+/// The most header lines that are read. CrateDB sends two.
 const MOST_HEADERS: usize = 64;
-/// What CrateDB's `HttpAuthUpstreamHandler` sends with a 401.
+/// The header that CrateDB's `HttpAuthUpstreamHandler` sends with a 401.
 const AUTHENTICATOR: &str = r#"Basic realm="CrateDB Authenticator""#;
 
-/// Judges `answer`, the bytes that have come so far; after these none will come if it has `ended`.
+/// Judges `answer`, the bytes that have come so far. `ended` means that no more will come.
 ///
-/// Gives nothing while more bytes are needed, which is never so once it has ended or reached
-/// [`LONGEST`]; else what the node told, never [`Told::Nothing`], or why the answer is a bad one, in
-/// plain words.
+/// `None` means that more bytes are needed; that never happens once `ended` is set or [`LONGEST`] is reached. `Ok` is
+/// what the node told, which is never [`Told::Nothing`]. `Err` says in plain words why the answer is bad.
 pub fn judge(answer: &[u8], ended: bool) -> Option<Result<Told, String>> {
     let bad = |reason: &str| Some(Err(reason.to_owned()));
     let more = |reason: &str| match answer.len() {
@@ -37,7 +36,7 @@ pub fn judge(answer: &[u8], ended: bool) -> Option<Result<Told, String>> {
     };
     match answer {
         [] => return more("closed without an answer"),
-        // An alert or a handshake (RFC 8446, section 5.1).
+        // A TLS alert or handshake (RFC 8446, section 5.1).
         [0x15 | 0x16, 0x03, ..] => return bad("it speaks TLS: use crate+https://"),
         [0x15 | 0x16] if !ended => return None,
         _ => {}
@@ -86,7 +85,7 @@ fn is_authenticator(headers: &[Header<'_>]) -> bool {
     values(headers, "www-authenticate").any(|value| value.eq_ignore_ascii_case(AUTHENTICATOR.as_bytes()))
 }
 
-/// How long the body is, where that is said.
+/// The length of the body in bytes, if the headers tell it.
 fn content_length(headers: &[Header<'_>]) -> Result<Option<usize>, ()> {
     let mut lengths = values(headers, "content-length");
     let Some(length) = lengths.next() else { return Ok(None) };
@@ -102,10 +101,10 @@ fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = 
     named.map(|header| header.value.trim_ascii())
 }
 
-/// The node, if `body` is what CrateDB says.
+/// The node, if `body` is an answer of CrateDB.
 fn identity(body: &[u8], has_master: bool) -> Option<Identity> {
     let body: Map<String, Value> = serde_json::from_slice(body).ok()?;
-    // It is there, and a number; which one is nothing to rely on.
+    // The field must be there and be a number, but its value cannot be relied on.
     body.get("status").filter(|status| status.is_number())?;
     let text = |value: Option<&Value>| Some(decode(value?.as_str()?.as_bytes()));
     let identity = Identity {

@@ -1,4 +1,5 @@
-//! The gate: whether the node can be joined, judged by probes with rise and fall.
+//! The gate: whether the node can be joined. It opens after `rise` good probes in a row, and closes after `fall` bad
+//! ones.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -14,23 +15,23 @@ use crate::names::Names;
 /// What is probed, and how often.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// All of them must pass; without any the gate is always open.
+    /// The checks. All of them must pass. Without any check the gate is always open.
     pub checks: Vec<Check>,
-    /// From the start of one probe to the start of the next.
+    /// The time from the start of one probe to the start of the next.
     pub interval: Duration,
-    /// Longest time for one check.
+    /// The longest time for one check.
     pub timeout: Duration,
-    /// Good probes in a row that open the gate; at least 1.
+    /// How many good probes in a row open the gate. At least 1.
     pub rise: u32,
-    /// Bad probes in a row that close it; at least 1.
+    /// How many bad probes in a row close the gate. At least 1.
     pub fall: u32,
-    /// For the checks that ask CrateDB itself, where it wants a password.
+    /// User and password for the checks that ask CrateDB itself.
     pub credentials: Option<Credentials>,
-    /// The cluster that the node has to belong to, where a check can tell.
+    /// The cluster that the node must belong to. A check can only tell that if CrateDB answers it.
     pub cluster: Option<String>,
 }
 
-/// Counts good and bad probes in a row.
+/// Counts the good or bad probes in a row.
 #[derive(Clone, Debug)]
 struct Counter {
     open: bool,
@@ -40,7 +41,7 @@ struct Counter {
 }
 
 impl Counter {
-    /// Takes in a probe. Gives whether the gate moved.
+    /// Takes in the result of a probe. Returns whether the gate opened or closed.
     fn take(&mut self, good: bool) -> bool {
         if good == self.open {
             self.contrary = 0;
@@ -57,10 +58,11 @@ impl Counter {
     }
 }
 
-/// Probes for ever and publishes, on change only, what the probes say. `reports` is
-/// [`super::channel`]'s. Without a check it says nothing more. Safe to drop.
+/// Probes for ever, and publishes each change of the results. `reports` is the sender of [`super::channel`]. Without
+/// checks it publishes nothing. Safe to drop.
 ///
-/// A closed gate's reason is logged when it changes; reasons that flap are logged within a budget.
+/// The reason of a closed gate is logged when it changes. If reasons change all the time, the number of lines is
+/// limited.
 pub async fn run(settings: Settings, names: Names, reports: watch::Sender<Report>) -> Infallible {
     let Settings { checks, interval, timeout, rise, fall, credentials, cluster } = settings;
     if checks.is_empty() {
@@ -84,7 +86,7 @@ pub async fn run(settings: Settings, names: Names, reports: watch::Sender<Report
                 warn!(reason, "gate closed");
                 news.said(reason);
             }
-            // Whoever wonders at night why nothing is announced finds the reason in the log.
+            // Whoever asks why nothing is announced finds the reason in the log.
             Err(reason) if !counter.open && news.is_news(reason) => info!(reason, "waiting for the node"),
             _ => {}
         }
@@ -102,8 +104,8 @@ pub async fn run(settings: Settings, names: Names, reports: watch::Sender<Report
     }
 }
 
-/// All checks, one after the other, until one is bad. Gives what the first that tells anything told,
-/// or which is bad, and why.
+/// Runs the checks one after the other, until one is bad. Returns what the node told, from the first check that knows
+/// it, or which check is bad and why.
 async fn probe_all(prober: &mut Prober, checks: &[Check]) -> Result<Told, String> {
     let mut told = Told::Nothing;
     for check in checks {

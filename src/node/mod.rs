@@ -1,4 +1,4 @@
-//! What we ask our own CrateDB, and what it tells: one loop of probes, published on one channel.
+//! What we ask our own CrateDB, and what it answers: one loop of probes, whose results are published on one channel.
 
 mod any_certificate;
 mod authorization;
@@ -12,41 +12,41 @@ use tokio::sync::watch;
 
 pub use self::authorization::Credentials;
 
-/// What the probes say, for whoever wants to know.
+/// The receiver of the results of the probes.
 pub type Reports = watch::Receiver<Report>;
 
-/// What the last probes say of the node. Published on change only.
+/// The results of the last probes. They are published only when they change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whether it can be joined, by `rise` and `fall`.
+    /// Whether the node can be joined, by `rise` and `fall`.
     pub verdict: Verdict,
-    /// What it told of itself at the last probe, whatever the verdict.
+    /// What the node told about itself at the last probe, whatever the verdict is.
     pub told: Told,
 }
 
-/// What the gate says.
+/// The state of the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The node can be joined.
     Open,
-    /// It cannot, because of this; nothing before the first probe.
+    /// The node cannot be joined, for this reason. The reason is `None` before the first probe.
     Closed(Option<String>),
 }
 
-/// What a node tells of itself.
+/// What a node tells about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Told {
-    /// There is no `crate://` check, or the last probe was a bad one.
+    /// There is no `crate://` check, or the last probe was bad.
     #[default]
     Nothing,
-    /// CrateDB's authenticator answered 401: it is a CrateDB that is up, and nothing more is known.
+    /// CrateDB's authenticator answered 401: a CrateDB is up, and nothing more is known.
     Locked,
-    /// It is this one.
+    /// It told who it is.
     Known(Identity),
 }
 
-/// A CrateDB node, in its own words: each is anybody's text of at most 200 characters and an
-/// ellipsis, to be escaped where it is shown.
+/// A CrateDB node, as it describes itself. Each text may hold anything, up to 200 characters and an ellipsis, so it
+/// must be escaped where it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// `node.name`.
@@ -55,12 +55,12 @@ pub struct Identity {
     pub cluster: String,
     /// CrateDB's version, such as `6.4.3`.
     pub version: String,
-    /// It knows a master: it answered 200, and not 503.
+    /// Whether it knows a master: it answered 200, and not 503.
     pub has_master: bool,
 }
 
-/// The channel of the reports. It holds what is so before the first probe: the gate is open only where
-/// nothing is probed. The sender is for [`gate::run`].
+/// The channel of the reports, with the state before the first probe: the gate is open only if there are no checks. The
+/// sender is for [`gate::run`].
 pub(crate) fn channel(settings: &gate::Settings) -> (watch::Sender<Report>, Reports) {
     let verdict = if settings.checks.is_empty() { Verdict::Open } else { Verdict::Closed(None) };
     watch::channel(Report { verdict, told: Told::Nothing })
@@ -74,7 +74,7 @@ impl Verdict {
 }
 
 impl Told {
-    /// Whether it is a CrateDB that knows a master: its cluster has formed.
+    /// Whether it is a CrateDB that knows a master, so that its cluster has formed.
     pub fn has_master(&self) -> bool {
         matches!(self, Self::Known(Identity { has_master: true, .. }))
     }

@@ -1,4 +1,4 @@
-//! Which reasons are worth a log line: each new one, but never so many that they fill a disk.
+//! Decides which reasons are worth a log line: each new one, but not so many that they fill a disk.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 
-/// So many lines may come in a burst.
+/// How many lines may come at once.
 const BURST: u32 = 10;
-/// After a burst, a line may come this often.
+/// After these, one line may come in this time.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Remembers the reason that was said last, and how much may still be said.
+/// Remembers the reason that was logged last, and how many lines may still be logged.
 #[derive(Debug)]
 pub(super) struct News {
     said: Option<String>,
@@ -23,8 +23,8 @@ impl News {
         Self { said: None, lines: Budget::new(BURST, EVERY) }
     }
 
-    /// Whether `reason` is to be said now: when it is another one than was said last, within the
-    /// budget. What the budget holds back is news still when it is asked about again.
+    /// Whether to log `reason` now: it must differ from the last one, and the budget must allow it. A reason that the
+    /// budget refused is still new when it is asked about again.
     pub(super) fn is_news(&mut self, reason: &str) -> bool {
         if self.said.as_deref() == Some(reason) || !self.lines.take_now(Instant::now()) {
             return false;
@@ -33,12 +33,12 @@ impl News {
         true
     }
 
-    /// Takes in that `reason` was said for another cause.
+    /// Notes that `reason` was logged elsewhere.
     pub(super) fn said(&mut self, reason: &str) {
         self.said = Some(reason.to_owned());
     }
 
-    /// Takes in that what was said is over: the same would be news again.
+    /// Notes that the last reason is over. The same reason would be new again.
     pub(super) fn over(&mut self) {
         self.said = None;
     }

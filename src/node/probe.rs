@@ -1,4 +1,4 @@
-//! One check of the node, within its time.
+//! Runs one check of the node, within its time.
 
 use std::{cell::OnceCell, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,16 +29,16 @@ use crate::{
     text::{escape, plain_io},
 };
 
-/// The next address of a name is tried beside those before it after this long, or sooner where the
-/// check has little time.
+/// After this time, the next address of a name is tried, while the tries before go on. It is shorter if the check has
+/// little time.
 const STAGGER: Duration = Duration::from_millis(100);
-/// How long the node may take to end a connection after its answer.
+/// How long the node may take to close a connection after its answer.
 const LINGER: Duration = Duration::from_millis(100);
 
 const CLOSED: &str = "closed without an answer";
 const NO_ANSWER: &str = "no answer in time";
 
-/// Does checks, one at a time.
+/// Runs checks, one at a time.
 #[derive(Debug)]
 pub(super) struct Prober {
     names: Names,
@@ -50,8 +50,7 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    /// `limit` is the longest time of one check. A node of another `cluster` is a bad one, where one
-    /// is named.
+    /// `limit` is the longest time of one check. If `cluster` is set, a node of another cluster is bad.
     pub(super) fn new(
         names: Names,
         limit: Duration,
@@ -62,13 +61,14 @@ impl Prober {
         Self { names, limit, cluster, credentials, locked: News::new(), tls: TlsSettings::default() }
     }
 
-    /// Does one check. Gives what the node told; nothing, if good, where it is not asked for itself.
+    /// Runs one check. Returns what the node told. That is [`Told::Nothing`] for a good check that does not ask CrateDB
+    /// itself.
     ///
     /// # Errors
-    /// Why the probe is a bad one, in plain words. Safe to drop.
+    /// Why the probe is bad, in plain words. Safe to drop.
     pub(super) async fn probe(&mut self, check: &Check) -> Result<Told, String> {
-        // A lookup has a time of its own: it takes none from the check, and where it takes longer it goes
-        // on beside the next probes.
+        // The lookup has a time of its own, and takes none from the check. If it needs longer, it goes on during the
+        // next probes.
         let known = match timeout(self.limit, self.names.wait(&check.host, check.port)).await {
             Ok(known) => known,
             Err(_) => self.names.get(&check.host, check.port),
@@ -83,7 +83,7 @@ impl Prober {
 
     async fn probe_at(&mut self, check: &Check, addresses: Vec<SocketAddr>) -> Result<Told, String> {
         let deadline = Instant::now() + self.limit;
-        // Beside the connection, and so that there is time left for the answer.
+        // The password is read while we connect, and in half of the time, so that there is time for the answer.
         let authorization = async {
             match &mut self.credentials {
                 Some(credentials) if check.asks_cratedb() => credentials.authorization(self.limit / 2).await,
@@ -115,7 +115,7 @@ impl Prober {
         }
     }
 
-    /// What a CrateDB told, if it is one of our cluster as far as that is known.
+    /// What a CrateDB told, if it belongs to our cluster, as far as that is known.
     fn judge(&mut self, told: Told, authorized: bool) -> Result<Told, String> {
         match (&told, &self.credentials) {
             (Told::Known(node), _) => {
@@ -131,7 +131,7 @@ impl Prober {
                     warn!(user = credentials.user(), "{what}");
                 }
             }
-            // That the password cannot be read was said.
+            // It was logged already that the password cannot be read.
             (Told::Locked, Some(_)) => {}
             (Told::Locked, None) => {
                 let what = "the node wants a password: nobody can tell whether its cluster has formed, unless \
@@ -146,7 +146,7 @@ impl Prober {
     }
 }
 
-/// Connects to the first of `addresses` that lets us.
+/// Connects to the first of `addresses` that accepts.
 async fn connect(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<TcpStream, String> {
     let mut left = addresses.into_iter();
     let time = deadline.saturating_duration_since(Instant::now());
@@ -176,7 +176,7 @@ async fn connect(addresses: Vec<SocketAddr>, deadline: Instant) -> Result<TcpStr
     }
 }
 
-/// TLS that takes any certificate; made when it is first needed.
+/// TLS that accepts any certificate. It is made when it is first needed.
 #[derive(Debug, Default)]
 struct TlsSettings(OnceCell<Arc<rustls::ClientConfig>>);
 
@@ -201,7 +201,7 @@ impl TlsSettings {
     }
 }
 
-/// Any bytes will do.
+/// Whether the node answers with any bytes.
 async fn is_alive(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     check: &Check,
@@ -219,14 +219,14 @@ async fn is_alive(
             if told.is_ok() {
                 hang_up(stream).await;
             }
-            // In TLS 1.3 a peer that wants a certificate of ours says so, and closes, only now.
+            // In TLS 1.3, a server that wants a certificate from us says so, and closes, only now.
             told.or_else(alert_is_an_answer).map_err(|error| reason_of(&error))
         }
         Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 
-/// Whoever speaks TLS, if only to refuse us, is alive.
+/// A server that answers with a TLS alert is alive, even if it refuses us.
 fn alert_is_an_answer(error: io::Error) -> io::Result<Told> {
     match error.kind() {
         io::ErrorKind::InvalidData => Ok(Told::Nothing),
@@ -246,7 +246,7 @@ async fn ask_cratedb(
         loop {
             let room = cratedb::LONGEST - answer.len();
             let read = (&mut *stream).take(room as u64).read_buf(&mut answer).await;
-            // A TLS alert is a reason of its own; any other end is an end.
+            // A TLS alert is a reason of its own. Any other error counts as the end of the answer.
             if let Err(error) = &read
                 && error.kind() == io::ErrorKind::InvalidData
             {
@@ -268,7 +268,7 @@ async fn ask_cratedb(
     }
 }
 
-/// Sends the request. Where that fails, reading tells why: the node may have answered, and closed.
+/// Sends the request. If that fails, the following read shows why: the node may have answered already, and closed.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), check: &Check, authorization: Option<&Secret>) {
     let authorization =
         authorization.map_or_else(String::new, |Secret(value)| format!("Authorization: {value}\r\n"));
@@ -283,8 +283,8 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), check: &Check, authorizati
     }
 }
 
-/// Ends a connection so that the node sees no reset: it may end it first, as it was asked to, and what
-/// it still sends is read. A socket that is closed with unread bytes sends a reset.
+/// Ends a connection in a way that the node sees no reset. The node may close first, as we asked it to, and what it
+/// still sends is read, because a socket that is closed with unread bytes sends a reset.
 async fn hang_up(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let ended = drain(stream).await;
     _ = timeout(LINGER, stream.shutdown()).await;
@@ -293,7 +293,7 @@ async fn hang_up(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     }
 }
 
-/// Reads what comes, within bounds. Gives whether the other side ended the connection.
+/// Reads and drops what comes, within limits. Returns whether the other side closed the connection.
 async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     let mut scrap = [0; 4096];
     let drained = async {
@@ -307,7 +307,8 @@ async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     timeout(LINGER, drained).await.unwrap_or(false)
 }
 
-/// A connection that broke, in plain words: how it is closed early is a matter of luck.
+/// The reason of a connection that broke, in plain words. The kind of error that an early close gives depends on
+/// chance.
 fn reason_of(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
@@ -317,7 +318,7 @@ fn reason_of(error: &io::Error) -> String {
     }
 }
 
-/// Why TLS failed, in plain words.
+/// The reason of a TLS error, in plain words.
 fn tls_reason(error: &io::Error) -> String {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {

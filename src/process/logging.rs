@@ -1,6 +1,6 @@
-//! Logs on stderr: text for people, or one JSON object a line.
+//! The log on stderr: text for people, or one JSON object per line.
 //!
-//! In the journal they carry syslog's priorities (sd-daemon(3)) and no times: the journal has its
+//! If stderr is the journal, each line has a syslog priority (sd-daemon(3)) and no time, because the journal adds its
 //! own.
 
 use std::{
@@ -26,19 +26,18 @@ use tracing_subscriber::{
 
 use super::stderr;
 
-/// Sends log lines that pass `filter` to stderr, as text or as `json`. Called once.
+/// Starts the log: lines that pass `filter` go to stderr, as text or as `json`. Call it once.
 ///
-/// No line waits until stderr is read, but for one thing: where more lines come at once than can be
-/// kept, one of them waits for `patience` before others are dropped. That is zero where something else
-/// has to go on in time.
+/// A line never waits until somebody reads stderr, with one exception: if more lines come at once than can be kept, one
+/// of them waits for `patience` before lines are dropped. `patience` is zero if the process must go on in time.
 pub fn init(filter: Targets, json: bool, patience: Duration) {
     let layer = layer()
         .with_writer(move || Lines { patience })
         .with_target(false)
         .with_ansi(false)
-        // They would be written to stderr by itself, which may block.
+        // The library would write such errors to stderr itself, and that may block.
         .log_internal_errors(false);
-    // The same holds for what a panic says.
+    // The same is true for the message of a panic.
     panic::set_hook(Box::new(|panic| fail(&format!("{panic}\n"))));
     let registry = registry().with(filter);
     match (json, stderr_is_journal()) {
@@ -55,18 +54,18 @@ pub fn init(filter: Targets, json: bool, patience: Duration) {
     }
 }
 
-/// Writes what a process that failed ends with: `text`, with its last newline. Waits as [`flush`] does.
+/// Writes the last words of a process that failed: `text`, which ends with a newline. Waits as [`flush`] does.
 pub fn fail(text: &str) {
     let priority = if stderr_is_journal() { priority(Level::ERROR) } else { "" };
     stderr::write_last(&format!("{priority}{text}"));
 }
 
-/// Waits until all log lines are written: for 1 s at most, and for 200 ms if nobody reads them.
+/// Waits until all log lines are written: at most 1 s, or 200 ms if nobody reads them.
 pub fn flush() {
     stderr::flush();
 }
 
-/// Takes log lines, each by one call.
+/// Takes log lines, one per call.
 struct Lines {
     patience: Duration,
 }
@@ -82,7 +81,7 @@ impl Write for Lines {
     }
 }
 
-/// Whether systemd says so in `JOURNAL_STREAM`, and stderr still is that stream (systemd.exec(5)).
+/// Whether stderr is the stream of the journal that systemd names in `JOURNAL_STREAM` (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
     let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
     let Ok(stat) = rustix::fs::fstat(io::stderr()) else { return false };
@@ -98,7 +97,7 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// A format with the priority before each line.
+/// A format that puts the priority before each line.
 struct Prioritised<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Prioritised<F>

@@ -1,4 +1,5 @@
-//! The process as the outside sees it: signals, logs, systemd. `main` uses it, and `announce` what it tells systemd.
+//! The process and its surroundings: signals, the log, and systemd. `main` uses signals and log, `announce` uses
+//! systemd.
 
 pub mod logging;
 pub mod shutdown;

@@ -1,12 +1,11 @@
-//! Lines for stderr. Whoever hands one over never waits for the reader.
+//! Writes lines to stderr. A caller never waits until somebody reads them.
 //!
-//! Stderr may be a pipe, a socket, a terminal or a file, and each of them can stop taking bytes: a log
-//! driver that hangs, a frozen journald, ^S, a disk that is full or frozen. A thread of its own writes
-//! and is the only one that such a stderr holds up. It takes its lines from a queue of a bounded number
-//! of bytes. A line that finds no room there, or that stderr refuses, is dropped and counted, and the
-//! count is told as soon as lines can be written again.
+//! Stderr may be a pipe, a socket, a terminal or a file, and each of them can stop taking bytes: a log driver that
+//! hangs, a frozen journald, ^S, a disk that is full or frozen. So one thread does all the writing, and only that
+//! thread is delayed. It takes lines from a queue with a limited number of bytes. A line that has no room in the queue,
+//! or that stderr refuses, is dropped and counted. The count is logged as soon as lines can be written again.
 //!
-//! Stderr is never made non-blocking: that would hold for every process that shares it.
+//! Stderr is never made non-blocking, because that would change it for every process that shares it.
 
 use std::{
     cell::RefCell,
@@ -25,19 +24,19 @@ use rustix::{
 };
 use tracing::warn;
 
-/// Bytes that wait for the thread, at most.
+/// The most bytes that wait in the queue.
 const ROOM: usize = 128 << 10;
-/// Bytes that the thread takes at once, at most, unless one line is longer.
+/// The most bytes that the thread takes at once, unless one line is longer.
 const PORTION: usize = 16 << 10;
-/// Bytes of one line, at most; the rest of it is cut off.
+/// The most bytes of one line. The rest of a longer line is cut off.
 const LONGEST: usize = 16 << 10;
-/// Bytes of the thread's stack. What is not used is not resident.
+/// The size of the thread's stack in bytes. Unused parts take no memory.
 const STACK: usize = 128 << 10;
 /// How long the end of the process waits while nothing is written.
 const LAST_FLUSH: Duration = Duration::from_millis(200);
-/// How long it waits for a reader that is slow.
+/// How long the end of the process waits for a slow reader.
 const SLOW_FLUSH: Duration = Duration::from_secs(1);
-/// How soon a write is tried again where another process has made stderr non-blocking, and it is full.
+/// The pause before a write is tried again, if stderr is full and another process has made it non-blocking.
 const AGAIN: Duration = Duration::from_millis(50);
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue {
@@ -49,11 +48,11 @@ static QUEUE: Mutex<Queue> = Mutex::new(Queue {
     portions: 0,
     direct: Output { waits: false, lost: 0, cut: false },
 });
-/// Told when lines were handed over, and when they were taken or written.
+/// Notified when lines were put into the queue, and when they were taken or written.
 static MOVED: Condvar = Condvar::new();
 
 thread_local! {
-    /// Where lines of this thread go instead, while it asks for the text of a notice.
+    /// Takes the lines of this thread instead of the queue, while the thread makes the text of a notice.
     static NOTICE: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
@@ -61,16 +60,16 @@ thread_local! {
 struct Queue {
     /// Whole lines.
     lines: Vec<u8>,
-    /// The sentence that the process ends with. It comes after the lines and always finds room.
+    /// The last words of the process. They come after the lines, and always have room.
     last: Vec<u8>,
-    /// Lines that found no room. Until all of `lines` are taken the others are dropped, too, so that the
-    /// count is told where the lines are missing.
+    /// How many lines had no room. Until all of `lines` are taken, other lines are dropped, too, so that the count is
+    /// logged at the place where lines are missing.
     dropped: u64,
-    /// Whether the thread could be started. It never ends.
+    /// Whether the thread was started. It never ends.
     has_thread: bool,
-    /// The thread writes what it took.
+    /// Whether the thread is writing what it took.
     is_writing: bool,
-    /// How many portions the thread took.
+    /// How many portions the thread has taken.
     portions: u64,
     /// Writes while there is no thread.
     direct: Output,
@@ -81,7 +80,7 @@ impl Queue {
         self.lines.is_empty() && self.last.is_empty() && self.dropped == 0
     }
 
-    /// Takes some lines, and what comes after them if those are all.
+    /// Takes a portion of the lines, and, if these are all, the count and the last words.
     fn take(&mut self) -> (Vec<u8>, u64, Vec<u8>) {
         self.portions += 1;
         if self.lines.len() > PORTION {
@@ -97,8 +96,8 @@ impl Queue {
         self.dropped == 0 && self.lines.len() + line.len() <= ROOM
     }
 
-    /// Whether the thread runs, or could be started now. A limit of processes may be met for a while
-    /// only, so each line tries anew.
+    /// Whether the thread runs, or could be started now. A limit of processes may be reached only for a while, so each
+    /// line tries again.
     fn starts_thread(&mut self) -> bool {
         if !self.has_thread {
             let out = Output { waits: true, ..self.direct };
@@ -113,8 +112,8 @@ fn queue() -> MutexGuard<'static, Queue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands over `line`, which ends with a newline. Where the queue is full the line waits for room for
-/// `patience` at most, and not at all while a line is missing that was not told of. Then it is dropped.
+/// Puts `line`, which ends with a newline, into the queue. If the queue is full, it waits for room, at most for
+/// `patience`, and then drops the line. It does not wait while there are dropped lines that were not reported.
 pub(super) fn write(line: &[u8], patience: Duration) {
     if NOTICE.with_borrow_mut(|notice| notice.as_mut().map(|notice| notice.extend_from_slice(line)).is_some())
     {
@@ -154,8 +153,7 @@ pub(super) fn write_last(text: &str) {
     flush();
 }
 
-/// Waits until every line is written: for as long as there is a reader, for 1 s at most, and for 200 ms
-/// if there is none.
+/// Waits until every line is written: at most 1 s while somebody reads, and 200 ms if nobody reads.
 pub(super) fn flush() {
     let waits = |queue: &Queue| queue.has_thread && (queue.is_writing || !queue.is_empty());
     let (start, mut queue) = (Instant::now(), queue());
@@ -172,17 +170,17 @@ pub(super) fn flush() {
     }
 }
 
-/// What is kept of a line that is too long, and what ends it.
+/// The part of a long line that is kept, and what is put at its end.
 fn cut(line: &[u8]) -> (&[u8], &[u8]) {
     if line.len() <= LONGEST {
         return (line, b"");
     }
-    // Not in the middle of a character: a byte of this form continues one.
+    // The cut must not be inside a character: a byte of this form continues one.
     let end = (0..LONGEST).rev().find(|&n| line[n] & 0xc0 != 0x80).unwrap_or(LONGEST);
     (&line[..end], "…\n".as_bytes())
 }
 
-/// The thread.
+/// The work of the thread.
 fn write_all(mut out: Output) {
     let mut queue = queue();
     loop {
@@ -192,15 +190,15 @@ fn write_all(mut out: Output) {
         let (lines, dropped, last) = queue.take();
         queue.is_writing = true;
         drop(queue);
-        // There is room again.
+        // There is room in the queue again.
         MOVED.notify_all();
-        // One write for each line, so that those of other processes do not come in between.
+        // Each line is one write, so that lines of other processes do not come in between.
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
             out.put(line);
         }
         if dropped > 0 {
             out.lost += dropped;
-            // An error is told before the next line.
+            // If this fails, the count is reported before the next line.
             let _ = out.tell();
         }
         if !last.is_empty() {
@@ -210,19 +208,19 @@ fn write_all(mut out: Output) {
     }
 }
 
-/// Stderr, and what is to be said there of lines that are missing.
+/// Stderr, and what must still be reported about missing lines.
 #[derive(Clone, Copy)]
 struct Output {
-    /// Waits until stderr takes the bytes.
+    /// Whether a write waits until stderr takes the bytes.
     waits: bool,
-    /// Lines that are missing and were not told of yet.
+    /// How many lines are missing and were not reported yet.
     lost: u64,
-    /// Only a part of the line before was written.
+    /// Whether only a part of the last line was written.
     cut: bool,
 }
 
 impl Output {
-    /// Writes one line, after the number of those that are missing before it. Otherwise the line is
+    /// Writes one line, after a notice about lines that are missing before it. If that fails, this line counts as
     /// missing, too.
     fn put(&mut self, line: &[u8]) {
         if self.tell().and_then(|()| self.write(line)).is_err() {
@@ -230,7 +228,7 @@ impl Output {
         }
     }
 
-    /// Says how many lines are missing, if any are.
+    /// Reports how many lines are missing, if there are any.
     fn tell(&mut self) -> Result<(), Errno> {
         if self.lost > 0 {
             self.write(&notice(self.lost))?;
@@ -250,7 +248,7 @@ impl Output {
     fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // Not by std's handle, whose lock a stuck write would keep.
+            // The handle of std is not used, because a write that hangs would keep its lock.
             let written =
                 if self.waits { rustix::io::write(io::stderr(), rest) } else { write_at_once(rest) };
             match written {
@@ -268,16 +266,16 @@ impl Output {
     }
 }
 
-/// The line that says how many are missing, as the log's own format has it; empty where the filter of
-/// the log leaves it out.
+/// The line that reports how many are missing, in the format of the log. It is empty if the filter of the log leaves it
+/// out.
 fn notice(lost: u64) -> Vec<u8> {
     NOTICE.set(Some(Vec::new()));
     warn!("{lost} log lines were dropped: stderr did not take them in time");
     NOTICE.take().unwrap_or_default()
 }
 
-/// Writes what stderr takes without waiting. A pipe and a terminal are opened anew for that, because
-/// their mode belongs to all who share them. Only a file on a frozen disk still holds it up.
+/// Writes as much as stderr takes without waiting. A pipe and a terminal are opened again for that, because their mode
+/// is shared with other processes. Only a file on a frozen disk can still block.
 fn write_at_once(bytes: &[u8]) -> Result<usize, Errno> {
     let stat = rustix::fs::fstat(io::stderr())?;
     let kind = FileType::from_raw_mode(stat.st_mode);
@@ -287,18 +285,18 @@ fn write_at_once(bytes: &[u8]) -> Result<usize, Errno> {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             match rustix::fs::open("/proc/self/fd/2", flags, Mode::empty()) {
                 Ok(stderr) => rustix::io::write(stderr, bytes),
-                // A pipe of another user, who started us as this one.
+                // The pipe belongs to another user, who started us as this user.
                 Err(_) if kind == FileType::Fifo => write_to_pipe(bytes),
                 Err(error) => Err(error),
             }
         }
-        // Opened anew it would be written from its beginning.
+        // If a file were opened again, it would be written from its beginning.
         _ => rustix::io::write(io::stderr(), bytes),
     }
 }
 
-/// Writes to the pipe what it has room for: where poll(2) says that there is some, there are
-/// [`PIPE_BUF`](https://man7.org/linux/man-pages/man7/pipe.7.html) bytes, unless another process is quicker.
+/// Writes to the pipe what it has room for. If poll(2) says that there is room, there are
+/// [`PIPE_BUF`](https://man7.org/linux/man-pages/man7/pipe.7.html) bytes, unless another process writes first.
 fn write_to_pipe(bytes: &[u8]) -> Result<usize, Errno> {
     const PIPE_BUF: usize = 4096;
     let stderr = io::stderr();

@@ -20,40 +20,41 @@ use crate::{
     process::systemd::Manager,
 };
 
-/// Longest wait for the name service when it is looked whether our host is known as loopback.
+/// Longest time for the lookup that tells whether our host resolves to loopback only.
 const LOOKUP: Duration = Duration::from_secs(2);
 
-/// What to announce.
+/// The options of `announce`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The host, or `None` for the system's host name.
+    /// The host; `None` is the host name of the system.
     pub host: Option<Host>,
-    /// The value.
+    /// The value of the key.
     pub announcement: Announcement,
-    /// The TTL to ask for, whole seconds.
+    /// The TTL to ask etcd for, in whole seconds.
     pub ttl: Duration,
-    /// The checks.
+    /// The checks, and how they are run.
     pub gate: gate::Settings,
-    /// Longest time for a withdrawal.
+    /// Longest time for the withdrawal.
     pub stop_timeout: Duration,
-    /// Where this host keeps its notes.
+    /// The directory for the notes of this host; `None` means that it keeps no notes.
     pub state_dir: Option<PathBuf>,
-    /// What to keep current besides.
+    /// The feeds to keep current.
     pub feeds: Feeds,
 }
 
-/// Announces until `signal` resolves, and then withdraws.
+/// Keeps the host announced until `signal` resolves, and then withdraws. It returns `None` for the signal, because that
+/// is the normal end.
 ///
 /// # Errors
-/// A file whose place no waiting can mend, or a host without a usable name, at the start only;
-/// [`announcer::NotWithdrawn`] at the end.
+/// At the start: a file at a place that waiting cannot make usable, or a host without a usable name. At the end:
+/// [`announcer::NotWithdrawn`].
 pub async fn run(
     access: Access,
     options: Options,
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
     let Options { host, announcement, ttl, gate, stop_timeout, state_dir, feeds } = options;
-    // A file that goes away is waited for, as it is later on.
+    // A file that disappears after this check is waited for.
     access.etcd.look_at_files().await?;
     let registry = access.connect();
     let host = own_host(host)?;
@@ -63,7 +64,7 @@ pub async fn run(
     let own_key = registry.own_key(&host, &announcement, ttl);
     say_start(&access, &host, own_key.key(), ttl, &gate);
 
-    // The mark has a connection of its own, so that it is never in the way of the announcement.
+    // The mark "formed" has a connection of its own, so that it never delays the announcement.
     let noting = Noting {
         memory: Memory::of_this_machine(state_dir, &access.prefix),
         mark: access.connect().formed_mark(&host),
@@ -80,7 +81,7 @@ pub async fn run(
     let supervisor = manager.as_ref().map(|manager| Supervisor { every: manager.every(), tell: &tell });
     let shutdown = async {
         _ = signal.await;
-        // What the feeds keep stays as it was: our own withdrawal is no news to our own node.
+        // The feeds stop first and stay as they are: our own node does not have to see our withdrawal.
         drop(stop_feeds);
     };
 
@@ -111,7 +112,7 @@ fn say_start(access: &Access, host: &Host, key: &str, ttl: Duration, gate: &gate
     );
 }
 
-/// Warns once where our own name service knows `target`, which others are to join, as this machine alone.
+/// Warns once if our own name service resolves `target` to loopback only: peers on other machines could not join it.
 async fn warn_of_loopback(target: Host, names: Names) {
     if names.is_loopback_only(&target, LOOKUP).await {
         warn!(%target, "peers on other machines cannot join: this resolves to loopback only, set --address");

@@ -1,4 +1,4 @@
-//! `bootstrap`: who may elect the first master, agreed on once per cluster.
+//! `bootstrap`: makes the first nodes of a cluster agree, once, on who may elect the first master.
 
 mod ask;
 mod operate;
@@ -17,76 +17,78 @@ use crate::{
     thread,
 };
 
-/// What to do.
+/// What `bootstrap` is to do.
 #[derive(Clone, Debug)]
 pub enum Options {
     /// Agree on the first masters.
     Agree(Agree),
-    /// `--show`.
+    /// `--show`: print what is stored.
     Show,
-    /// `--reset`, for so long at most.
+    /// `--reset`: forget the cluster. The value is the longest time for it.
     Reset(Duration),
 }
 
-/// How to agree, and where to say on what.
+/// How to agree, and where to write the answer.
 #[derive(Clone, Debug)]
 pub struct Agree {
-    /// How many names the list has to have; 0: nobody is to elect, and etcd is not asked.
+    /// How many names the list must have. With 0 nobody may elect, and etcd is not asked.
     pub expect: u32,
-    /// CrateDB's `node.name`.
+    /// The `node.name` of CrateDB.
     pub name: Host,
     /// Longest time to the answer.
     pub within: Duration,
-    /// Wait for the others, and for etcd, for ever. A node that started without them would be announced, and they would
-    /// join a cluster that nobody elects. `within` is then only how long a node that has data waits for etcd.
+    /// Wait for the others, and for etcd, without an end. If a node started without them, it would be announced, and
+    /// the others would join a cluster that nobody elects. With `wait`, `within` only limits how long a node that has
+    /// data waits for etcd.
     pub wait: bool,
-    /// How long all candidates have to be there, with nobody announced, before the list is frozen; three times as long
-    /// where etcd failed meanwhile.
+    /// How long all candidates must be there, with no node announced, before the list is frozen. It is three times as
+    /// long if etcd failed meanwhile.
     pub hold: Duration,
-    /// Where this host keeps its notes; without it, it remembers nothing.
+    /// The directory for the notes of this host; `None` means that it keeps no notes.
     pub state_dir: Option<PathBuf>,
-    /// CrateDB's `path.data`: a node that has data there ran before, and starts also while etcd is away.
+    /// CrateDB's `path.data`. A node that has data there ran before, and starts even while etcd is away.
     pub node_data: Option<PathBuf>,
-    /// An assignment for a systemd `EnvironmentFile=`, instead of the bare names.
+    /// Write an assignment for a systemd `EnvironmentFile=` instead of the bare names.
     pub env: bool,
-    /// The file to replace, instead of printing.
+    /// The file to replace; `None` prints to stdout.
     pub output: Option<PathBuf>,
 }
 
-/// There was no agreement.
+/// The nodes did not agree.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAgreed {
-    /// Not enough candidates in time.
+    /// There was no agreement in time.
     #[error("{obstacle} (waited {})", humantime::format_duration(*.within))]
     InTime {
-        /// Why.
+        /// What was missing.
         obstacle: Obstacle,
         /// `--timeout`.
         within: Duration,
     },
-    /// This has to be put right first.
+    /// Something must be put right before the nodes can agree.
     #[error(transparent)]
     Before(Obstacle),
 }
 
-/// A cluster is there, so its beginning cannot be forgotten.
+/// A reset was refused: a node is announced, so there may be a cluster. The field is its key.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to reset: {0} is announced, so there may be a cluster: stop all nodes first")]
 pub struct StillAnnounced(pub String);
 
-/// Agrees, shows or resets until it is done or `signal` resolves; gives the signal. The candidate is
-/// withdrawn in either case, within a second.
+/// Agrees, shows or resets until that is done or `signal` resolves; returns the signal in the second case. In both
+/// cases the candidate is withdrawn, within a second.
 ///
 /// # Errors
-/// [`crate::etcd::Error`], [`NotAgreed`], [`StillAnnounced`], or a file that cannot be written. Nothing was printed
-/// then, and the file of [`Agree::output`], if it can be written, names nobody: a node that is given
-/// no masters waits, which is safe, and a list that is left over from an earlier start is not.
+/// [`crate::etcd::Error`], [`NotAgreed`], [`StillAnnounced`], or a file that cannot be written. After an error nothing
+/// was printed, and the file of [`Agree::output`] names nobody, unless it cannot be written. That is safe: a node
+/// without a list waits, but an old list from an earlier start could elect a second master.
 pub async fn run(
     access: Access,
     options: Options,
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
-    // No look at the files: a host that remembers a cluster starts its node even where etcd cannot be asked for want of one.
+    // The files of the credentials are not checked here: if one is missing, etcd cannot be asked, but a host that has a
+    // note of its cluster can still start its node.
     let mut stored = access.connect().bootstrap();
     let work = async {
         match options {
@@ -104,7 +106,7 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     let Agree { expect, name, within, wait, hold, state_dir, node_data, env, output } = options;
     let output = output.map(|path| Target { option: "--output", path, how: How::Replace });
     if let Some(file) = &output {
-        // Before anything can go wrong or end us.
+        // The file is emptied first, so that no old list stays in it if we fail or are ended.
         file.write(&render(None, env))?;
     }
     let machine = MachineId::of_this_machine()?;
@@ -129,7 +131,7 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
         epoch: given.as_ref().and_then(|given| given.epoch),
         elects: matches!(answer, Some(Answer::Elect(_))),
     };
-    // Before the node can act on it.
+    // The note is written before the answer, because the node may act on the answer at once.
     if let Err(reason) = memory.write_started(&started).await {
         warn!(reason, "this host cannot note what its node is started with");
     }
@@ -141,10 +143,10 @@ async fn agree(stored: &mut Bootstrap, options: Agree) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks for node data, on a thread of its own: the disk may hang.
+/// Looks for node data. It does so on a thread of its own, because the disk may hang.
 async fn node_has_data(directory: Option<PathBuf>) -> bool {
     match directory {
-        // Where no thread can be started it is as where the directory cannot be looked into.
+        // If no thread can be started, the node counts as one that has data, as if the directory could not be read.
         Some(directory) => thread::run("node-data", move || has_node_data(&directory)).await.unwrap_or(true),
         None => false,
     }
@@ -164,7 +166,7 @@ fn report(answer: &Answer) {
         Answer::Join(cluster @ (Cluster::NotedAlone | Cluster::NodeData)) => {
             warn!(reason = %cluster, "join: nobody may elect a first master");
         }
-        // The one case in which it may be wrong.
+        // This is the one case in which the answer may be wrong.
         Answer::Join(cluster @ Cluster::Announced(_)) => warn!(
             reason = %cluster,
             "join: nobody may elect a first master. If there is no cluster: stop all nodes, delete what is left under \
@@ -173,8 +175,8 @@ fn report(answer: &Answer) {
     }
 }
 
-/// CrateDB refuses to start on `-Ccluster.initial_master_nodes=` without a value
-/// (`EnvironmentAwareCommand`), so there is no flag without names.
+/// The text to print or to write. Without names there is no flag: CrateDB refuses to start on
+/// `-Ccluster.initial_master_nodes=` without a value (`EnvironmentAwareCommand`).
 fn render(answer: Option<&Answer>, env: bool) -> String {
     match (answer, env) {
         (Some(Answer::Elect(list)), true) => {

@@ -22,42 +22,42 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// What to print, and where.
+/// The options of `hosts`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The format.
     pub format: Format,
-    /// Which port; hosts without it are left out and not counted.
+    /// Which port to print. Hosts that do not have this port are left out and not counted.
     pub port: Port,
-    /// Hosts to leave out; they are not counted either.
+    /// Hosts to leave out. They are not counted either.
     pub exclude: Vec<Host>,
-    /// The file to replace, instead of printing.
+    /// The file to replace; `None` prints to stdout.
     pub output: Option<PathBuf>,
-    /// Leave the file as it is, and succeed, when etcd cannot be read.
+    /// If etcd cannot be read, leave the file as it is, and succeed.
     pub allow_stale: bool,
-    /// Wait for this many hosts.
+    /// Wait until this many hosts are announced.
     pub wait_for: Option<usize>,
-    /// Longest time for all of it. Without it, each endpoint is tried once.
+    /// Longest time for everything. Without it, each endpoint is tried once.
     pub within: Option<Duration>,
 }
 
-/// `--wait-for` was not met.
+/// There were fewer hosts than `--wait-for` asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("only {found} of {wanted} hosts were announced within {}", humantime::format_duration(*.within))]
 pub struct TooFew {
     /// `--wait-for`.
     pub wanted: usize,
-    /// How many there were when they were last counted.
+    /// How many hosts there were at the last count.
     pub found: usize,
     /// `--timeout`.
     pub within: Duration,
 }
 
-/// Prints the hosts, or replaces the file, unless `signal` resolves before.
+/// Prints the hosts or replaces the file, and ends early if `signal` resolves before that; returns the signal then.
 ///
 /// # Errors
-/// [`Error`], [`TooFew`], or a file that cannot be written; nothing was printed then, and the file
-/// is as it was. Safe to drop.
+/// [`Error`], [`TooFew`], or a file that cannot be written. After an error nothing was printed, and the file is as it
+/// was. Safe to drop.
 pub async fn run(
     access: Access,
     options: Options,
@@ -108,7 +108,7 @@ async fn show(mut registry: Registry, options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lists once, within this time if there is any.
+/// Lists once, within this time if one is given.
 async fn list(registry: &mut Registry, within: Option<Duration>) -> Result<Snapshot, Error> {
     match within {
         Some(within) => timeout(within, registry.list()).await.unwrap_or_else(|_| Err(Error::no_answer())),
@@ -120,8 +120,8 @@ fn is_unreadable(error: &anyhow::Error) -> bool {
     error.is::<Error>() && !matches!(error.downcast_ref(), Some(Error::Unusable(_)))
 }
 
-/// Waits until `wanted` hosts are there: lists, and where they are too few yet, follows. A first list that fails is tried
-/// again, unless etcd refused it.
+/// Lists until a list succeeds. If it has fewer than `wanted` hosts, the prefix is followed until there are enough. Every
+/// error of a list is tried again, except a refusal.
 async fn wait(
     mut registry: Registry,
     options: &Options,
@@ -156,7 +156,7 @@ async fn wait(
         }
     };
     let met = tokio::select! {
-        // Nothing is held back: only those count who are announced now.
+        // Without a hold, because only hosts that are announced now count.
         never = registry.follow(Duration::ZERO, publish) => match never {},
         met = timeout_at(deadline, enough) => met,
     };

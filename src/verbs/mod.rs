@@ -1,7 +1,8 @@
-//! The verbs, one file each: its `Options`, and a `run` that wires rooms together and does little of its own.
+//! The verbs, one file each. A verb has `Options`, and a `run` that connects rooms to each other and does little
+//! itself.
 //!
-//! Each `run` takes an [`Access`], the options, and the signal that may end it. It gives the signal where it was ended by
-//! it before it was done, for the exit code.
+//! Each `run` takes an [`Access`], the options, and the signal that may end it. It returns the signal, for the exit
+//! code, if the signal ended it before it was done.
 
 pub mod announce;
 pub mod bootstrap;
@@ -20,10 +21,10 @@ use crate::{
     names::Names,
 };
 
-/// Where the announcements of our cluster are, and how to get there.
+/// How to reach the announcements of our cluster.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Where etcd is, and how to get in.
+    /// The endpoints of etcd, and the credentials.
     pub etcd: etcd::Options,
     /// Looks up the names of endpoints and checks.
     pub names: Names,
@@ -32,13 +33,13 @@ pub struct Access {
 }
 
 impl Access {
-    /// A connection of its own to etcd. Nothing is sent yet.
+    /// A new connection to etcd. Nothing is sent before the first request.
     fn connect(&self) -> Registry {
         Registry::new(self.etcd.clone(), self.names.clone(), self.prefix.clone())
     }
 }
 
-/// Does `work` until it is done, or `signal` resolves; gives the signal then.
+/// Runs `work` until it is done or `signal` resolves; returns the signal in the second case.
 async fn until(
     signal: impl Future<Output = i32>,
     work: impl Future<Output = anyhow::Result<()>>,
@@ -49,7 +50,7 @@ async fn until(
     }
 }
 
-/// Prints all of `text` at once, on stdout.
+/// Prints all of `text` to stdout at once.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("failed to write to stdout")

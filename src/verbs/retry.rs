@@ -1,4 +1,4 @@
-//! Waits and tries again, for a verb that ends when it is done or its time is over.
+//! Tries again and again, for a verb that ends when it is done or when its time is over.
 
 use std::time::Duration;
 
@@ -6,30 +6,31 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::etcd::Error;
 
-/// Between two tries while something has to happen first.
+/// The pause between two tries.
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(500);
 
-/// What came of one try.
+/// The result of one try.
 pub(super) enum Tried<T> {
     /// It is done.
     Done(T),
-    /// No waiting can mend this.
+    /// It failed, and waiting cannot help.
     Failed(anyhow::Error),
-    /// Not yet, because of this; or, without a reason, because somebody else was quicker.
+    /// It is not done yet, for this reason. Without a reason: another process wrote first.
     NotYet(Option<anyhow::Error>),
 }
 
 impl<T> Tried<T> {
-    /// What `error` is to whoever tries again: etcd may be back in a moment, and a refusal may not.
+    /// How to go on after `error`: a refusal or an unusable option is final, everything else may be over in a moment.
     pub(super) fn of_error(error: Error) -> Self {
         if is_final(&error) { Self::Failed(error.into()) } else { Self::NotYet(Some(error.into())) }
     }
 }
 
-/// Tries `within` this time until it is done or failed.
+/// Calls `attempt` until it is done or failed, or the time `within` is over.
 ///
 /// # Errors
-/// Why it failed, or why it was not done at the last try that had an answer. Safe to drop if `attempt` is.
+/// The reason of a try that failed. When the time is over: the reason of the last try that ended; if none ended, that
+/// etcd gave no answer. Safe to drop if `attempt` is.
 pub(super) async fn retry<T>(
     within: Duration,
     mut attempt: impl AsyncFnMut() -> Tried<T>,
@@ -49,7 +50,7 @@ pub(super) async fn retry<T>(
     }
 }
 
-/// Whether trying again at once changes nothing.
+/// Whether trying again at once cannot help.
 pub(super) fn is_final(error: &Error) -> bool {
     error.is_refusal() || matches!(error, Error::Unusable(_))
 }

@@ -1,4 +1,4 @@
-//! `status`: shows who is announced, under which lease; with a host, a health check.
+//! `status`: shows the announced hosts and their leases. With one host it serves as a health check.
 
 use std::{
     env,
@@ -16,24 +16,24 @@ use crate::{
     host::Host,
 };
 
-/// What to show, and how.
+/// The options of `status`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// One JSON object on one line, instead of a table.
     pub json: bool,
-    /// Whom to look for.
+    /// Which hosts to show.
     pub whom: Whom,
 }
 
-/// Whom to look for.
+/// Which hosts to show.
 #[derive(Clone, Debug)]
 pub enum Whom {
-    /// Everybody.
+    /// All hosts.
     All,
     /// This host, which has to be announced.
     Host(Host),
-    /// The host that `announce` would announce here, as its own health check: that etcd cannot be asked is not its
-    /// illness. `None` is the system's host name.
+    /// The host that `announce` would announce here, as its own health check. If etcd does not answer, the check
+    /// succeeds, because that is no fault of this host. `None` is the host name of the system.
     OwnHost(Option<Host>),
 }
 
@@ -41,15 +41,15 @@ pub enum Whom {
 #[derive(Debug, thiserror::Error)]
 #[error("{host} is not announced")]
 pub struct NotAnnounced {
-    /// That host.
+    /// The host that was asked for.
     pub host: Host,
 }
 
-/// Prints the status, unless `signal` resolves before.
+/// Prints the status, and ends early if `signal` resolves before that; returns the signal then.
 ///
 /// # Errors
-/// [`NotAnnounced`]; [`Error`] when etcd cannot be asked, unless it is asked for
-/// [`Whom::OwnHost`] and does not answer. Safe to drop.
+/// [`NotAnnounced`], or [`Error`] if etcd cannot be asked. With [`Whom::OwnHost`], an etcd that does not answer is no
+/// error. Safe to drop.
 pub async fn run(
     access: Access,
     options: Options,
@@ -104,14 +104,15 @@ fn row(presence: &Presence) -> [String; 8] {
     ]
 }
 
-/// For scripts: one tab between two fields.
+/// The table for scripts: one tab between two fields.
 fn tabs(status: &Status) -> String {
     let rows = status.announced.iter().map(row);
     let lines = rows.map(|row| row.join("\t") + "\n");
     [HEADER.join("\t") + "\n"].into_iter().chain(lines).collect()
 }
 
-/// For people: columns, and a colour for what will not last.
+/// The table for a terminal: aligned columns, and a colour for a key that may not last, or that will not end with its
+/// node.
 fn table(status: &Status, colour: bool) -> String {
     let rows: Vec<_> =
         [HEADER.map(str::to_owned)].into_iter().chain(status.announced.iter().map(row)).collect();
@@ -127,9 +128,9 @@ fn table(status: &Status, colour: bool) -> String {
         let presence = number.checked_sub(1).and_then(|n| status.announced.get(n));
         let style = match presence {
             None => "1",
-            // Renewals come every third of the TTL: one has been missed at least.
+            // Yellow: a lease is renewed every third of its TTL, so at least one renewal was missed.
             Some(Presence { ttl: Some(ttl), .. }) if ttl.left < ttl.granted / 2 => "33",
-            // Somebody's hand: it does not end when its node does.
+            // Red: the key has no lease, so somebody put it by hand. It stays when its node ends.
             Some(Presence { lease: None, .. }) => "31",
             Some(_) => "",
         };
@@ -149,7 +150,7 @@ fn json_line(status: &Status) -> String {
         .iter()
         .map(|presence| {
             let announcement = &presence.node.announcement;
-            // Written by hand for the order of the fields; each value is JSON of its own.
+            // The object is written by hand to keep the order of the fields. Each value is valid JSON.
             format!(
                 r#"{{"host":{},"address":{},"http":{},"transport":{},"psql":{},"lease":{},"ttl":{},"ttl_left":{},"mod_revision":{}}}"#,
                 json!(presence.node.host),

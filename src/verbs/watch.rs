@@ -1,4 +1,4 @@
-//! `watch`: follows the announced hosts, and prints them at each change.
+//! `watch`: follows the announced hosts, and prints them after each change.
 
 use std::{
     convert::Infallible,
@@ -26,35 +26,36 @@ use crate::{
     thread,
 };
 
-/// The cap of the back-off where no thread can be started.
+/// The longest pause of the backoff while no thread can be started.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What to print, where, and what to keep current besides.
+/// The options of `watch`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The format.
     pub format: Format,
-    /// Which port; hosts without it are left out.
+    /// Which port to print. Hosts that do not have this port are left out.
     pub port: Port,
     /// Hosts to leave out.
     pub exclude: Vec<Host>,
-    /// The file to keep current, instead of printing.
+    /// The file to keep current; `None` prints to stdout.
     pub output: Option<PathBuf>,
-    /// What else to keep current. Where there is any, nothing is printed.
+    /// The feeds to keep current. If there is a feed, nothing is printed to stdout.
     pub feeds: Feeds,
 }
 
-/// Follows until `signal` resolves, which is how it should end, or the reader of our output goes away.
+/// Follows until `signal` resolves or the reader of our stdout goes away. Both are a normal end.
 ///
 /// # Errors
-/// A file whose place no waiting can mend, at the start only; stdout, at any time. Safe to drop.
+/// A file at a place that waiting cannot make usable, at the start only. A failed write to stdout, at any time. Safe to
+/// drop.
 pub async fn run(
     access: Access,
     options: Options,
     signal: impl Future<Output = i32>,
 ) -> anyhow::Result<Option<i32>> {
     let Options { format, port, exclude, output, feeds } = options;
-    // A file that goes away is waited for, as it is later on.
+    // A file that disappears after this check is waited for.
     access.etcd.look_at_files().await?;
     let registry = access.connect();
     let (publish, snapshots) = watch::channel(None);
@@ -93,7 +94,7 @@ async fn show(
     }
 }
 
-/// Prints each change, without an end. A reader that is slow misses what is overtaken.
+/// Prints each change, without an end. A slow reader gets the newest snapshot and misses those before it.
 async fn print(mut selection: Selection, mut snapshots: Snapshots) -> anyhow::Result<Infallible> {
     loop {
         let newest = snapshots.borrow_and_update().clone();
@@ -109,7 +110,8 @@ async fn print(mut selection: Selection, mut snapshots: Snapshots) -> anyhow::Re
     }
 }
 
-/// Writes on a thread of its own, where a reader that does not read holds up nobody else. Waits until there is one.
+/// Writes on a thread of its own, so that a reader that does not read blocks nothing else. If no thread can be started,
+/// it tries again after a pause.
 async fn write(text: Arc<str>) -> io::Result<()> {
     let mut backoff = Backoff::default();
     loop {
@@ -129,9 +131,9 @@ async fn write(text: Arc<str>) -> io::Result<()> {
     }
 }
 
-/// Waits until the reader of stdout has gone: for ever where that cannot be told, as of a file.
+/// Waits until the reader of stdout has gone. Waits for ever if that cannot be seen, for example with a file.
 async fn stdout_closed() {
-    // Only asked for its state, whatever it is; how it is written to stays as it was.
+    // The descriptor is only asked for its state. How stdout is written to does not change.
     let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
     if let Ok(stdout) = stdout {
         while let Ok(state) = stdout.ready(Interest::ERROR).await {
@@ -143,7 +145,7 @@ async fn stdout_closed() {
     std::future::pending().await
 }
 
-/// Which part of the snapshots is shown, and what was shown last.
+/// Which part of a snapshot is printed, and what was printed last.
 struct Selection {
     format: Format,
     port: Port,
@@ -152,7 +154,7 @@ struct Selection {
 }
 
 impl Selection {
-    /// The text of `snapshot`, unless it is that of the last one. Its revision alone is no news.
+    /// The text of `snapshot`, unless it is the same as the last one. A new revision alone is no change.
     fn news(&mut self, snapshot: &Snapshot) -> Option<String> {
         let selected = snapshot.clone().select(self.port, &self.exclude);
         let is_old = self.last.as_ref().is_some_and(|last| match self.format {

@@ -1,4 +1,5 @@
-//! The machine alone: the walks of `docs/design.md`, "Announcer", and random walks that hold what must always hold.
+//! Tests of the machine alone: the cases of `docs/design.md`, "Announcer", and random walks that check what must always
+//! hold.
 
 use std::collections::HashSet;
 
@@ -23,7 +24,7 @@ fn ours(number: i64) -> Sight {
     Sight { mod_revision: 8, lease: Some(lease(number)), content: Content::Ours }
 }
 
-/// A machine after these events, each offered the lease ids 1, 2, 3, … in turn.
+/// The machine after these events. Each event is offered the next lease id: 1, 2, 3, …
 fn after(machine: &Machine, events: impl IntoIterator<Item = Event>) -> Machine {
     let mut machine = machine.clone();
     for (number, event) in (1..).zip(events) {
@@ -105,7 +106,7 @@ fn a_deleted_key_is_put_back_under_the_living_lease() {
     assert_eq!(machine.action(), Action::Pause);
     let machine = after(&machine, [Event::Paused, Event::Seen(absent())]);
     assert_eq!(machine.action(), Action::Put(lease(1), absent()));
-    // Full disk: the put is refused, the lease is kept alive all the same.
+    // The disk of etcd is full: the put is refused, but the lease is kept alive.
     assert_eq!(after(&machine, [Event::Refused]).action(), Action::Look(Some(lease(1))));
 }
 
@@ -134,7 +135,7 @@ fn a_request_on_its_way_is_waited_for() {
     assert_eq!(after(&closed, [Event::Granted]).action(), Action::Put(lease(1), absent()));
 }
 
-/// What etcd and the world may answer to an action; `choice` picks.
+/// An answer that etcd may give to an action, or an event that may follow it. `choice` selects it.
 fn answer(action: &Action, choice: u8) -> Event {
     let any_sight = |known: Option<LeaseId>| match (choice / 16, known) {
         (0..=5, _) => absent(),
@@ -160,10 +161,10 @@ fn answer(action: &Action, choice: u8) -> Event {
     }
 }
 
-/// Watches a machine's actions for what must never be.
+/// Watches the actions of a machine for what must never happen.
 #[derive(Default)]
 struct Judge {
-    /// The lease that may be there because of us.
+    /// The lease that may exist because of us.
     live: Option<LeaseId>,
     granted: HashSet<LeaseId>,
     released: HashSet<LeaseId>,
@@ -227,7 +228,7 @@ proptest! {
             judge.action(&before, &machine.action());
         }
 
-        // From wherever it is: a shutdown and a few answers, or the end of its time, and it is gone.
+        // From every state, a shutdown and a few answers end the machine. So does the end of its time.
         machine.on(Event::Shutdown, lease(999));
         let mut answered = machine.clone();
         for number in 1000..1004 {

@@ -1,4 +1,5 @@
-//! Requests to several endpoints beside each other: for a withdrawal, which has to be done within a given time.
+//! Sends one request to several endpoints at once. A withdrawal needs that, because it must be done within a given
+//! time.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -9,16 +10,16 @@ use tokio::{
 
 use super::{super::options::connect, Connection, Error, Member};
 
-/// Between a request that found nobody and the next one.
+/// The pause after a request that got no answer, before the next one.
 const BREATH: Duration = Duration::from_millis(100);
 
 impl Connection {
-    /// Asks the member in use, and, a share of `limit` later, the next endpoint beside it, and so on, until somebody
-    /// answers. A request on its way is not given up because it is slow.
+    /// Sends the request to the present member. Whenever a share of `limit` has passed, it sends it to the next
+    /// endpoint as well, until one answers. A slow request is not given up.
     ///
     /// # Errors
-    /// See [`Error`], but never [`Error::Unavailable`]: the caller bounds the time. When dropped, whether etcd acted on the
-    /// request is unknown.
+    /// See [`Error`], but never [`Error::Unavailable`]: the caller limits the time. If the future is dropped, we do not
+    /// know whether etcd acted on the request.
     pub(super) async fn ask_beside<T, F>(
         &mut self,
         limit: Duration,
@@ -39,7 +40,7 @@ impl Connection {
         loop {
             tokio::select! {
                 Some(answer) = asked.join_next() => {
-                    // It neither panics nor is it aborted while we wait here.
+                    // This is never an error: the task does not panic, and nobody aborts it while we wait here.
                     let Ok(answer) = answer else { continue };
                     match answer {
                         Err(Error::Unavailable(reason)) => {

@@ -1,4 +1,4 @@
-//! Who stays, and for how long.
+//! Tests which hosts stay, and for how long.
 
 use proptest::prelude::*;
 
@@ -25,10 +25,10 @@ fn delete(roster: &mut Roster, name: &str, now: Instant) -> bool {
     roster.delete(&name.parse().unwrap(), now)
 }
 
-/// One that has listed `names` at its start.
+/// A roster that has listed `names` at its start.
 fn roster(names: &str, now: Instant) -> Roster {
     let mut roster = Roster::new(HOLD);
-    // However long that took: nobody was known before.
+    // The length of the outage does not matter: no host was known before it.
     assert_eq!(roster.list(nodes(names), now, OUTAGE), 0);
     roster
 }
@@ -54,7 +54,8 @@ fn list_without_an_outage_is_believed() {
     assert_eq!(names(&roster), "b c");
 }
 
-/// Such as one after a compaction, soon after the outage: an end that was not seen on the watch is an end all the same.
+/// Such a list may be read after a compaction, soon after the outage. The end of a key that the watch did not see is
+/// treated like one that it saw.
 #[test]
 fn list_in_the_aftermath_of_an_outage_holds_who_was_not_put_since() {
     let now = Instant::now();
@@ -63,7 +64,7 @@ fn list_in_the_aftermath_of_an_outage_holds_who_was_not_put_since() {
     roster.put(node("b"));
     assert_eq!(roster.list(nodes("b c"), now, None), 1);
     assert_eq!(names(&roster), "a b c");
-    // Who was put is known to be kept, also after that list.
+    // A host that was put is known to be alive, even after that list.
     assert!(delete(&mut roster, "b", now));
     assert_eq!(roster.release(now + HOLD), 1);
     assert_eq!(names(&roster), "c");
@@ -93,7 +94,7 @@ fn host_that_came_back_and_then_leaves_goes_at_once() {
     assert_eq!(names(&roster), "b");
 }
 
-/// A thawed etcd may take every lease for expired.
+/// An etcd that was frozen may treat every lease as expired.
 #[test]
 fn host_that_ends_in_the_aftermath_of_an_outage_stays_for_the_hold() {
     let now = Instant::now();
@@ -150,14 +151,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whoever is in etcd is shown, and whoever is not is shown for no longer than the hold.
+    /// A host that is in etcd is shown. A host that is not in etcd is shown for no longer than the hold.
     #[test]
     fn nobody_is_missing_and_nobody_stays_longer_than_the_hold(steps in proptest::collection::vec(step(), 0..60)) {
         let name = |host: u8| format!("h{host}");
         let mut now = Instant::now();
         let mut roster = Roster::new(HOLD);
         roster.list(Vec::new(), now, None);
-        // Who is in etcd, and how long the others have been away while it could be read.
+        // Which hosts are in etcd, and how long the others were missing while etcd could be read.
         let mut there = [false; 6];
         let mut away = [Duration::MAX; 6];
         for step in steps {
@@ -209,7 +210,7 @@ fn size(roster: &Roster) -> usize {
 }
 
 proptest! {
-    /// Whatever happens, the size is that of those who are known, and what is held never makes it too large.
+    /// The size is always that of the known hosts, and held hosts never make it too large.
     #[test]
     fn size_is_that_of_all_members(steps in proptest::collection::vec((0u8..5, 0u8..6), 0..60)) {
         let mut now = Instant::now();

@@ -1,4 +1,4 @@
-//! A query in, an answer out, and nothing else: no socket, no clock, no chance.
+//! Makes the answer to a query. It has no socket, no clock and no random numbers.
 
 use std::net::IpAddr;
 
@@ -11,62 +11,63 @@ use super::{
     records::{Records, asked_address},
 };
 
-/// Bytes of a UDP answer to a query without EDNS(0), and the least that EDNS(0) can offer (RFC 6891,
+/// The largest UDP answer in bytes to a query without EDNS(0), and the smallest size that EDNS(0) can offer (RFC 6891,
 /// section 6.2.3).
 const SMALLEST_UDP: u16 = 512;
-/// Bytes of any UDP answer: what crosses every network unfragmented (DNS Flag Day 2020), and all that
-/// a query with a forged sender can get out of us.
+/// The largest UDP answer in bytes. It crosses every network without being fragmented (DNS Flag Day 2020), and a query
+/// with a forged sender cannot get more out of us.
 const LARGEST_UDP: u16 = 1232;
-/// Bytes of any answer, and so of one over TCP. A length of two bytes would allow one more, but then Netty's decoder,
-/// and so CrateDB, refuses the frame (`TcpDnsResponseDecoder`: 64 KiB with the length).
+/// The largest answer in bytes, which is that over TCP. A length of two bytes would allow one more, but then Netty's
+/// decoder, and so CrateDB, refuses the frame (`TcpDnsResponseDecoder`: 64 KiB with the length).
 pub(super) const LARGEST: usize = 65_534;
 
-/// Bytes of a message's header (RFC 1035, section 4.1.1).
+/// The size of the header of a message in bytes (RFC 1035, section 4.1.1).
 const HEADER: usize = 12;
-/// Bytes of the OPT record without options (RFC 6891, section 6.1.2).
+/// The size of the OPT record without options in bytes (RFC 6891, section 6.1.2).
 const OPT_RECORD: usize = 11;
-/// "This version of EDNS is not spoken here" (RFC 6891, section 9). Eight of its bits are in the OPT record.
+/// The code for a version of EDNS that we do not support (RFC 6891, section 9). Its upper eight bits are in the OPT
+/// record.
 const BADVERS: u16 = 16;
 
-/// What carries the query, and so how long the answer may be.
+/// How the query came. That limits the size of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// 512 bytes, or what the query offers, up to 1232.
+    /// At most 512 bytes, or what the query offers, up to 1232.
     Udp,
-    /// 65,534 bytes.
+    /// At most 65,534 bytes.
     Tcp,
 }
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The message to send, with room for two bytes more.
+    /// The message to send. Its buffer has room for two more bytes, which TCP needs.
     pub message: Vec<u8>,
-    /// How many nodes did not fit into it.
+    /// How many nodes did not fit into the message.
     pub left_out: usize,
 }
 
-/// The answer to `query`, from the `records` of a snapshot, to a question about `service`; `None` for what must not
-/// be answered: answers, other kinds of messages, and what cannot be read.
+/// The answer to `query` from the `records` of a snapshot, for questions about `service`. `None` if there must be no
+/// answer: the message is an answer itself, another kind of message, or cannot be read.
 ///
 /// | question | answer |
 /// | --- | --- |
-/// | SRV of the service | a record for each node, sorted by host; none where nobody is announced |
+/// | SRV of the service | one record for each node, sorted by host; no records if no node is announced |
 /// | another type of the service | no records |
 /// | A or AAAA of a target that is an address | that address |
-/// | below the service | NXDOMAIN |
+/// | a name below the service | NXDOMAIN |
 /// | anything else | REFUSED |
-/// | any, in EDNS of another version than 0 | BADVERS |
+/// | any, with a version of EDNS other than 0 | BADVERS |
 ///
-/// Without records it is SERVFAIL: "nobody" would be a lie. CrateDB logs no answer, no records,
-/// NXDOMAIN and SERVFAIL alike, as "DNS lookup exception", and asks again a second later (Netty's
-/// `DnsResolveContext.finishResolve` makes an `UnknownHostException` of each).
+/// If `records` is `None`, the answer is SERVFAIL, because an empty answer would say that no node is announced. CrateDB
+/// treats a missing answer, no records, NXDOMAIN and SERVFAIL in the same way: it logs "DNS lookup exception", and asks
+/// again a second later (Netty's `DnsResolveContext.finishResolve` makes an `UnknownHostException` of each).
 ///
-/// Where not all nodes fit, the answer has those from the node number `start` on, and around the end:
-/// with a `start` by chance every node is heard of sooner or later, and none is asked by all. Over UDP
-/// it is then marked as truncated. CrateDB 6.2 asks again over TCP; an older one takes what is there.
+/// If not all nodes fit, the answer has the nodes from number `start` on, and goes on with the first ones after the
+/// last. With a random `start`, every node is named sooner or later, and no node is asked by all. Over UDP, such an
+/// answer is marked as truncated: CrateDB 6.2 asks again over TCP, older versions use what they got.
 ///
-/// The time that it takes does not grow with the number of nodes, only with the bytes of the answer.
+/// The time for an answer grows with its bytes, and not with the number of nodes.
 pub fn answer(
     query: &[u8],
     service: &ServiceName,
@@ -101,35 +102,35 @@ pub fn answer(
     Some(query.reply(&content))
 }
 
-/// The answer without records to `query` that asks its sender to come back over TCP, whatever the question is; `None`
-/// as for [`answer`]. It is not longer than the query.
+/// An answer without records to `query`, which asks the sender to come back over TCP. `None` as for [`answer`]. It is
+/// not longer than the query.
 pub(super) fn truncated(query: &[u8]) -> Option<Vec<u8>> {
     let content = Content { is_truncated: true, ..Content::default() };
     Some(Query::read(query)?.reply(&content).message)
 }
 
-/// A query that is in order: one question and at most one more record, EDNS's.
+/// A valid query: one question, and at most one more record, which is that of EDNS.
 struct Query<'a> {
     id: u16,
     is_recursion_desired: bool,
     question: Question<'a>,
-    /// The same, byte for byte.
+    /// The question, byte for byte.
     asked: &'a [u8],
     edns: Option<Edns>,
 }
 
-/// What an OPT record says of the message (RFC 6891, section 6.1.3). simple-dns 0.13 reads the version from the bits
-/// of DO.
+/// The content of an OPT record (RFC 6891, section 6.1.3). We read it ourselves, because simple-dns 0.13 reads the
+/// version from the bits of DO.
 struct Edns {
-    /// Bytes of a UDP answer that the asker can take.
+    /// The largest UDP answer that the sender accepts, in bytes.
     udp_size: u16,
     version: u8,
 }
 
 impl<'a> Query<'a> {
     fn read(message: &'a [u8]) -> Option<Self> {
-        // From the header alone: a message of 12 bytes may claim 65,535 records, for which the parser
-        // would make room.
+        // Only the header is read here: a message of 12 bytes may claim 65,535 records, and the parser would allocate
+        // memory for them.
         let is_plain = !header_buffer::has_flags(message, PacketFlag::RESPONSE).ok()?
             && header_buffer::questions(message).ok()? == 1
             && header_buffer::answers(message).ok()? == 0
@@ -154,7 +155,7 @@ impl<'a> Query<'a> {
         self.question.qclass == QCLASS::CLASS(CLASS::IN) && !self.question.unicast_response
     }
 
-    /// Bytes of the longest answer.
+    /// The largest answer in bytes.
     fn limit(&self, transport: Transport) -> usize {
         match (transport, &self.edns) {
             (Transport::Tcp, _) => LARGEST,
@@ -163,7 +164,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Bytes of the answer that has no records: at most 282.
+    /// The size of an answer without records in bytes: at most 282.
     fn fixed_len(&self) -> usize {
         HEADER + self.asked.len() + if self.edns.is_some() { OPT_RECORD } else { 0 }
     }
@@ -182,7 +183,7 @@ impl<'a> Query<'a> {
         number(self.id);
         number(flags.bits() | low);
         number(1);
-        // Not more than there are bytes.
+        // The count fits into 16 bits: each record has more than one byte.
         number(content.answer_count as u16);
         number(0);
         number(content.additional_count as u16 + u16::from(self.edns.is_some()));
@@ -190,7 +191,8 @@ impl<'a> Query<'a> {
         message.extend(first);
         message.extend(second);
         if self.edns.is_some() {
-            // The name of the root, OPT, what we take, the code's upper bits, version 0, no flags, no options.
+            // The name of the root, the type OPT, the size that we accept, the upper bits of the code, version 0, no
+            // flags, no options.
             message.extend([0]);
             message.extend(u16::from(TYPE::OPT).to_be_bytes());
             message.extend(LARGEST_UDP.to_be_bytes());
@@ -202,7 +204,7 @@ impl<'a> Query<'a> {
 }
 
 impl Edns {
-    /// From an OPT record, which begins with the name of the root, type and size.
+    /// Reads an OPT record: the name of the root, then type, size, code and version.
     fn read(record: &[u8]) -> Option<Self> {
         match record {
             &[0, _, _, high, low, _, version, ..] => {
@@ -213,8 +215,8 @@ impl Edns {
     }
 }
 
-/// Where the question ends. There is nothing before it that its name could repeat, so a name that does is not in
-/// order.
+/// The end of the question. Its name cannot point back, because there is nothing before it, so a name with a pointer is
+/// invalid.
 fn question_end(message: &[u8]) -> Option<usize> {
     let mut at = HEADER;
     loop {
@@ -224,17 +226,17 @@ fn question_end(message: &[u8]) -> Option<usize> {
             _ => return None,
         }
     }
-    // The root, type and class.
+    // The root label, the type and the class.
     let end = at + 5;
     (end <= message.len()).then_some(end)
 }
 
-/// What a question is about.
+/// What a question asks about.
 enum Subject {
     Service,
-    /// A name under the service's.
+    /// A name below that of the service.
     Below,
-    /// The target name of this address.
+    /// The target name that stands for this address.
     Literal(IpAddr),
     Other,
 }
@@ -252,13 +254,13 @@ impl Subject {
     }
 }
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Default)]
 struct Content<'a> {
-    /// The response code, all twelve bits of it.
+    /// The response code with all its twelve bits.
     code: u16,
     is_truncated: bool,
-    /// The answer section, in two pieces.
+    /// The answer section, in two parts.
     answers: [&'a [u8]; 2],
     answer_count: usize,
     additional: &'a [u8],
@@ -267,13 +269,13 @@ struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Adds the nodes, and then the addresses of those that announced one, as far as there is `room`, in bytes.
+    /// Adds the nodes, and then the addresses of those that announced an address, as far as they fit into `room` bytes.
     fn add_nodes(&mut self, records: &'a Records, room: usize, start: usize) {
         let nodes = &records.nodes;
         let first = if nodes.len() <= room { 0 } else { start % nodes.count() };
         let (after, after_count) = nodes.from(first, room);
         let rest = room - after.len();
-        // Around the end, but not past where it began.
+        // It goes on with the first nodes, but only up to where it began.
         let is_at_end = first + after_count == nodes.count();
         let (before, before_count) = if is_at_end { nodes.until(first, rest) } else { (&[][..], 0) };
         self.answers = [after, before];

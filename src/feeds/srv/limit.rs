@@ -1,4 +1,4 @@
-//! How often one asker gets a whole answer over UDP, whose sender may be forged.
+//! Limits how many whole answers one sender gets over UDP, because the address of the sender may be forged.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -6,26 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Whole UDP answers a second for one asker, on the average. CrateDB asks once a second while it has no master, and
-/// not at all afterwards: these are a hundred nodes behind one address, or in one IPv6 network. Whoever is made the
-/// target of forged queries gets 123 KB/s at most from one of us.
+/// How many whole UDP answers one sender gets per second, on average. CrateDB asks once per second while it has no
+/// master, and not at all afterwards, so this is enough for a hundred nodes behind one address, or in one IPv6 network.
+/// A victim of forged queries gets at most 123 KB/s from one of us.
 ///
-/// One query more is answered without records and marked as truncated, each time ("slip 1"): CrateDB 6.2 then asks
-/// over TCP, which has no forged sender and no such limit. That answer is never longer than the query, so it amplifies
-/// nothing. No answer at all would let a forger hide us from the node whose address he uses.
+/// A query above the limit gets an answer without records that is marked as truncated ("slip 1"). CrateDB 6.2 then asks
+/// over TCP, where a sender cannot be forged, and where there is no such limit. That answer is never longer than the
+/// query, so it amplifies nothing. Without any answer, a forger could hide us from the node whose address he uses.
 const PER_SECOND: u32 = 100;
-/// Whole UDP answers at once, after a pause of two seconds.
+/// How many whole UDP answers are sent at once, after a pause of two seconds.
 const BURST: u32 = 200;
-/// How many askers are told apart. Those whose hashes meet share one limit; nobody can choose that, because the hash
-/// has a random key.
+/// How many senders are told apart. Senders whose hashes collide share one limit. Nobody can cause that on purpose,
+/// because the hash has a random key.
 const SLOTS: usize = 1024;
 
-/// The limit, for all askers: 8 KB, however many there are.
+/// The limit for all senders. It takes 8 KB, however many there are.
 #[derive(Debug)]
 pub(super) struct Limit {
     hasher: RandomState,
     began: Instant,
-    /// For each slot the time since `began`, in nanoseconds, until which its answers are paid for (the "theoretical
+    /// For each slot the time until which its answers are paid for, in nanoseconds since `began` (the "theoretical
     /// arrival time" of the generic cell rate algorithm, ITU-T I.371).
     paid_until: Box<[u64]>,
 }
@@ -35,7 +35,7 @@ impl Limit {
         Self { hasher: RandomState::new(), began: now, paid_until: vec![0; SLOTS].into() }
     }
 
-    /// Whether `asker` may have a whole answer `now`, and counts it. This machine itself always may.
+    /// Whether `asker` may have a whole answer `now`. If so, it is counted. Loopback addresses always may.
     pub fn allows(&mut self, asker: IpAddr, now: Instant) -> bool {
         let asker = asker.to_canonical();
         if asker.is_loopback() {
@@ -55,8 +55,8 @@ impl Limit {
     }
 }
 
-/// Whom one asker cannot tell from another: an IPv4 address, or a /64, in which everybody may take any address (RFC
-/// 4291, section 2.5.1).
+/// What counts as one sender: an IPv4 address, or an IPv6 /64, in which a host may take any address (RFC 4291, section
+/// 2.5.1).
 fn network(asker: IpAddr) -> IpAddr {
     match asker {
         IpAddr::V4(_) => asker,
@@ -92,7 +92,7 @@ mod tests {
         let start = Instant::now();
         let mut limit = Limit::new(start);
         for second in 0..1000 {
-            // All of one network, and all at the same moment.
+            // All nodes are in one network, and ask at the same moment.
             for node in 0..100 {
                 let now = start + Duration::from_secs(second);
                 assert!(limit.allows(ip(&format!("2001:db8::{node:x}")), now), "{second} {node}");
@@ -110,7 +110,7 @@ mod tests {
         };
         assert!(used_up("2001:db8::1", "2001:db8::ffff:0:0:2"));
         assert!(used_up("::ffff:10.0.0.1", "10.0.0.1"));
-        // By chance two of them may share a slot: one time in 1024.
+        // Two senders may share a slot by chance, one time in 1024.
         for (first, second) in [("10.0.0.1", "10.0.0.2"), ("2001:db8::1", "2001:db8:0:1::1")] {
             assert!((0..3).any(|_| !used_up(first, second)), "{first} {second}");
         }

@@ -1,7 +1,7 @@
 //! Answers DNS SRV from memory, over UDP and TCP, for CrateDB's `discovery.seed_providers=srv`.
 //!
-//! CrateDB asks once a second while it has no master, and waits 100 ms for an answer (6.2;
-//! `SrvUnicastHostsProvider`). [`mod@answer`] decides what is said, this module only listens.
+//! CrateDB asks once per second while it has no master, and waits 100 ms for an answer (6.2;
+//! `SrvUnicastHostsProvider`). [`mod@answer`] makes the answers; this module only handles the sockets.
 
 pub mod answer;
 mod limit;
@@ -38,25 +38,26 @@ use self::{
 };
 use crate::{snapshot::Snapshots, text::plain_io};
 
-/// Bytes of the longest query that is read; a question and EDNS(0) need less than 600.
+/// The longest query that is read, in bytes. A question and EDNS(0) need less than 600.
 const LONGEST_QUERY: usize = 4096;
-/// TCP connections at a time. One more ends the oldest, so that no idle client keeps others out.
+/// The most TCP connections at once. One more ends the oldest, so that idle clients do not keep others out.
 const MOST_CONNECTIONS: usize = 32;
-/// Bytes of answers that the kernel keeps for one connection, of which it takes twice as many: one of the longest.
+/// How many bytes of answers the kernel buffers for one connection: one of the longest answers. The kernel uses twice
+/// as much memory.
 const SEND_BUFFER: u32 = 64 * 1024;
-/// The same of queries.
+/// How many bytes of queries the kernel buffers for one connection.
 const RECEIVE_BUFFER: u32 = LONGEST_QUERY as u32;
-/// Connections that may wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: u32 = 128;
-/// Longest time for one query and its answer on a TCP connection, from the end of the one before.
+/// The longest time for one query and its answer on a TCP connection. It starts at the end of the answer before.
 const EXCHANGE: Duration = Duration::from_secs(5);
-/// Between two tries to listen on an address that is not to be had.
+/// The pause between two tries to listen on an address that cannot be used.
 const REBIND: Duration = Duration::from_secs(2);
-/// Pause after a socket's error, such as too many open files, which would otherwise come back at once.
+/// The pause after an error of a socket, for example too many open files, which would otherwise come back at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers on `address` for ever, as [`Server::run`] does. An address that is not to be had is warned about, and tried
-/// again: it may be another process's for a while, or of a network that is not up yet.
+/// Answers on `address` for ever, as [`Server::run`]. If the address cannot be used, there is one warning, and it is
+/// tried again: another process may have it for a while, or its network may not be up yet.
 pub async fn serve(address: SocketAddr, service: ServiceName, snapshots: Snapshots) -> Infallible {
     let mut warned = false;
     loop {
@@ -69,7 +70,7 @@ pub async fn serve(address: SocketAddr, service: ServiceName, snapshots: Snapsho
     }
 }
 
-/// The address of `--srv` cannot be served.
+/// The address of `--srv` cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen on \"--srv\" address {address} over {transport}: {reason}")]
 pub struct UnusableAddress {
@@ -77,12 +78,11 @@ pub struct UnusableAddress {
     pub address: SocketAddr,
     /// `UDP` or `TCP`.
     pub transport: &'static str,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// The sockets, bound: whoever asks from now on waits for [`Server::run`] instead of being refused.
-/// Closed when dropped.
+/// The bound sockets. From now on a query waits for [`Server::run`], and is not refused. Dropping it closes them.
 #[derive(Debug)]
 pub struct Server {
     udp: Udp,
@@ -95,7 +95,7 @@ impl Server {
     /// Listens on `address`, over UDP and TCP, for questions about `service`.
     ///
     /// # Errors
-    /// [`UnusableAddress`], where the address is taken, privileged or not of this machine.
+    /// [`UnusableAddress`] if the address is taken, needs privileges, or does not belong to this machine.
     pub async fn bind(address: SocketAddr, service: ServiceName) -> Result<Self, UnusableAddress> {
         let unusable = |transport| {
             move |error: io::Error| UnusableAddress { address, transport, reason: plain_io(&error) }
@@ -105,9 +105,9 @@ impl Server {
         Ok(Self { udp, tcp, address, service })
     }
 
-    /// Answers for ever, each query from the snapshot that is then the newest; `None` is "not read
-    /// yet". No error of a socket ends it; nor does the end of the channel's sender, whose last
-    /// snapshot stays. Dropping it closes all connections and both sockets.
+    /// Answers for ever, each query from the newest snapshot. `None` in the channel means that nothing was read yet. No
+    /// error of a socket ends it. If the sender of the channel is dropped, the last snapshot stays. Dropping the future
+    /// closes all connections and both sockets.
     pub async fn run(self, snapshots: Snapshots) -> Infallible {
         let Self { udp, tcp, address, service } = self;
         let reach = if address.ip().is_loopback() { "this machine" } else { "everybody who can reach it" };
@@ -120,18 +120,18 @@ impl Server {
     }
 }
 
-/// What all sockets share.
+/// The state that all sockets share.
 struct Responder {
     service: ServiceName,
     state: Mutex<State>,
-    /// Held for an answer over TCP: between two of them everything else of the program has its turn, however many
-    /// clients ask without a pause.
+    /// Held while an answer over TCP is made. Everything else in the program has its turn between two such answers,
+    /// however many clients ask without a pause.
     turn: Semaphore,
 }
 
 struct State {
     snapshots: Snapshots,
-    /// Of the newest snapshot that was asked for.
+    /// The records of the newest snapshot that was needed for an answer.
     records: Option<Records>,
     limit: Limit,
     told: Told,
@@ -184,11 +184,12 @@ impl State {
         answer(query, service, self.records.as_ref(), transport, fastrand::usize(..))
     }
 
-    /// Writes the records anew where there is another snapshot: once for each, and only when somebody asks.
+    /// Makes the records again if there is a new snapshot. That happens once for each snapshot, and only when a query
+    /// comes.
     fn refresh(&mut self) {
         let snapshot = self.snapshots.borrow_and_update();
         if snapshot.has_changed() {
-            // Not both at a time.
+            // The old records are dropped first, so that the memory never holds both.
             self.records = None;
             self.records = snapshot.as_deref().map(Records::of);
             self.told.judged(self.records.as_ref().map_or(&[], Records::unfit));
@@ -196,12 +197,13 @@ impl State {
     }
 }
 
-/// A listening socket whose connections keep little in the kernel, which counts as memory of the container.
+/// A listening socket. Its connections have small buffers in the kernel, because these count as memory of the
+/// container.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for the connections of the run before it.
+    // A restart must not have to wait for old connections of this port.
     socket.set_reuseaddr(true)?;
-    // Inherited by each connection (`tcp(7)`).
+    // Each connection inherits these sizes (`tcp(7)`).
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(address)?;
@@ -218,7 +220,7 @@ async fn serve_udp(socket: Udp, responder: &Responder) -> Infallible {
                 {
                     debug!(%asker, %error, "failed to send an SRV answer");
                 }
-                // Whoever asks without a pause must not hold up who keeps a lease alive.
+                // A client that asks without a pause must not delay the keep-alive of a lease.
                 yield_now().await;
             }
             Err(error) => pause(&error, "UDP").await,
@@ -227,7 +229,7 @@ async fn serve_udp(socket: Udp, responder: &Responder) -> Infallible {
 }
 
 async fn serve_tcp(listener: TcpListener, responder: &Arc<Responder>) -> Infallible {
-    // Dropped with this function, and the connections with it.
+    // This is dropped with the function, and ends the connections.
     let mut connections = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -252,15 +254,16 @@ async fn pause(error: &io::Error, transport: &str) {
     sleep(PAUSE).await;
 }
 
-/// Query after query, until the other side has enough, is silent, or sends what is no query.
+/// Answers one query after the other, until the client closes, is silent for too long, or sends something that is no
+/// query.
 async fn converse(mut stream: TcpStream, responder: Arc<Responder>) {
-    // The end of a long answer must not wait for the client's acknowledgement.
+    // Without this, the end of a long answer could wait for an acknowledgement of the client.
     let _ = stream.set_nodelay(true);
     while let Ok(Ok(true)) = timeout(EXCHANGE, exchange(&mut stream, &responder)).await {}
 }
 
-/// One query and its answer, each after its length in two bytes (RFC 1035, section 4.2.2). Gives
-/// whether there may be another.
+/// Reads one query and sends its answer, each after its length in two bytes (RFC 1035, section 4.2.2). Returns whether
+/// another query may follow.
 async fn exchange(stream: &mut TcpStream, responder: &Responder) -> io::Result<bool> {
     let length = usize::from(stream.read_u16().await?);
     if length > LONGEST_QUERY {

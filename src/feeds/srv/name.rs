@@ -1,4 +1,4 @@
-//! The names in questions and answers: what is asked for, and how a node is called.
+//! The names in questions and answers: that of the service, and those of the nodes.
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
@@ -6,13 +6,13 @@ use simple_dns::Name;
 
 use crate::snapshot::Node;
 
-/// Longest label, in bytes (RFC 1035, section 2.3.4).
+/// The longest label, in bytes (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
-/// Longest name as text, in bytes, without the trailing dot (RFC 1035, section 2.3.4: 255 encoded).
+/// The longest name as text, in bytes, without the dot at the end (RFC 1035, section 2.3.4: 255 bytes encoded).
 const MAX_NAME: usize = 253;
 
-/// The name that is asked for: labels of `[A-Za-z0-9_-]`. Kept without a trailing dot; its case does
-/// not matter to those who ask.
+/// The name that CrateDB asks for: labels of `[A-Za-z0-9_-]`. It is kept without a dot at the end. Upper and lower case
+/// match each other in a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName(String);
 
@@ -22,15 +22,15 @@ pub struct ServiceName(String);
 pub struct InvalidServiceName;
 
 impl ServiceName {
-    /// The name on the wire.
+    /// The name as it is sent.
     pub(super) fn name(&self) -> Name<'_> {
-        // Judged when it was parsed.
+        // The name was checked when it was parsed.
         Name::new_unchecked(&self.0)
     }
 }
 
 impl Default for ServiceName {
-    /// `_crate._tcp.crate.local`, a zone that no public server has.
+    /// The default is `_crate._tcp.crate.local`, in a zone that no public server has.
     fn default() -> Self {
         Self("_crate._tcp.crate.local".to_owned())
     }
@@ -56,23 +56,22 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// Where a node can be joined, in DNS's words.
+/// Where a node can be joined, as the target of an SRV record.
 pub(super) struct Target<'a> {
     text: Cow<'a, str>,
-    /// The address, where the node announced one rather than a name.
+    /// The address, if the node announced an address and not a name.
     pub ip: Option<IpAddr>,
     /// CrateDB's transport port.
     pub port: u16,
 }
 
 impl<'a> Target<'a> {
-    /// The target of `node`, or `None` where its host is no DNS name, such as `a..b`.
+    /// The target of `node`. `None` if its host is no DNS name, such as `a..b`.
     ///
-    /// CrateDB hands the target, without its last dot, and the port to the parser of its seed hosts;
-    /// who resolves the name is the JVM, not us (`SrvUnicastHostsProvider.parseRecords`,
-    /// `TcpTransport.parse`). So an address is best written as the name that this parser takes for an
-    /// address: `10.0.0.5.`, as in CrateDB's own `blackbox/test_dns_discovery.py`, and for IPv6
-    /// `[2001:db8::1].` A label may hold any byte (RFC 2181, section 11).
+    /// CrateDB gives the target, without its last dot, and the port to the parser of its seed hosts. The JVM resolves
+    /// the name, and not we (`SrvUnicastHostsProvider.parseRecords`, `TcpTransport.parse`). So an address is written as
+    /// a name that this parser reads as an address: `10.0.0.5.`, as in CrateDB's own `blackbox/test_dns_discovery.py`,
+    /// and `[2001:db8::1].` for IPv6. A label may hold any byte (RFC 2181, section 11).
     pub fn of(node: &'a Node) -> Option<Self> {
         let host = node.announcement.address.as_ref().unwrap_or(&node.host);
         let ip = host.ip();
@@ -83,7 +82,7 @@ impl<'a> Target<'a> {
         is_name(&text).then(|| Self { text, ip, port: node.announcement.transport.get() })
     }
 
-    /// [`Self::text`] of an address.
+    /// The [`Self::text`] for an address.
     pub fn text_of(ip: IpAddr) -> String {
         match ip {
             IpAddr::V4(ip) => ip.to_string(),
@@ -91,19 +90,19 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The target as a name: labels of 1 to 63 bytes with dots between them, 253 at most, without the last dot.
+    /// The target as a name: labels of 1 to 63 bytes with dots between them, at most 253 bytes, without the last dot.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Bytes of the name on the wire, where it is not compressed.
+    /// The size of the name in bytes as it is sent, without compression.
     pub fn encoded_len(&self) -> usize {
-        // A length in front of each label, instead of a dot between them, and the root.
+        // Each label has a length before it, instead of a dot between two, and the root has one more byte.
         self.text.len() + 2
     }
 }
 
-/// The address whose [`Target::text`] this is.
+/// The address for which `name` is the [`Target::text`], if it is one.
 pub(super) fn literal(name: &Name<'_>) -> Option<IpAddr> {
     let text = name.to_string();
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {

@@ -1,4 +1,4 @@
-//! The records of one snapshot, written once, so that an answer is a copy of some of them.
+//! The records of one snapshot. They are made once, so that an answer only copies some of them.
 
 use std::{net::IpAddr, ops::Range};
 
@@ -7,29 +7,28 @@ use simple_dns::{CLASS, TYPE};
 use super::{answer::LARGEST, name::Target};
 use crate::{host::Host, snapshot::Snapshot};
 
-/// Seconds that an answer may be kept: none, because the next snapshot may be different.
+/// How many seconds an answer may be cached: 0, because the next snapshot may be different.
 const TTL: u32 = 0;
-/// The name that was asked for, as a pointer to the question behind the header of 12 bytes (RFC 1035,
-/// section 4.1.4).
+/// The name of the question, as a pointer to it: it comes after the header of 12 bytes (RFC 1035, section 4.1.4).
 const ASKED_NAME: [u8; 2] = [0xc0, 12];
 
-/// Everything that an answer may hold of one snapshot, as it is sent.
+/// All records of one snapshot, as they are sent.
 ///
-/// For ten thousand hosts with names of 23 bytes these are 430 KB, and 80 KB to find a record.
+/// For ten thousand hosts with names of 23 bytes they take 430 KB, and 80 KB for the index.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     /// An SRV record for each node, in the order of the hosts.
     pub(super) nodes: Section,
-    /// An A or AAAA record for each address among the targets; none where the nodes alone fill an answer.
+    /// An A or AAAA record for each address among the targets. It is empty if the nodes alone fill an answer.
     pub(super) addresses: Section,
     /// The addresses among the targets, sorted, each once.
     announced: Vec<IpAddr>,
-    /// The hosts that no answer can name.
+    /// The hosts that cannot be in an answer.
     unfit: Vec<Host>,
 }
 
 impl Records {
-    /// Writes the records of `snapshot`: a walk over all of its nodes.
+    /// Makes the records of `snapshot`. The time grows with the number of its nodes.
     pub fn of(snapshot: &Snapshot) -> Self {
         let mut records = Self::default();
         for node in snapshot.nodes() {
@@ -59,7 +58,7 @@ impl Records {
         records
     }
 
-    /// The hosts that no answer can name, because where they are joined is no DNS name.
+    /// The hosts that cannot be in an answer, because the address to join them is no DNS name.
     pub fn unfit(&self) -> &[Host] {
         &self.unfit
     }
@@ -70,7 +69,7 @@ impl Records {
     }
 }
 
-/// Records one after the other.
+/// A sequence of records.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Section {
     bytes: Vec<u8>,
@@ -94,17 +93,18 @@ impl Section {
         self.ends.len()
     }
 
-    /// Bytes of all records.
+    /// The size of all records in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The records from the one number `first` on, as many as fit into `room` bytes, and how many.
+    /// The records from number `first` on, as many as fit into `room` bytes, and how many these are.
     pub fn from(&self, first: usize, room: usize) -> (&[u8], usize) {
         self.within(first..self.count(), room)
     }
 
-    /// The same from the beginning, up to and without the one number `end`.
+    /// The records from the beginning up to number `end`, without it, as many as fit into `room` bytes, and how many
+    /// these are.
     pub fn until(&self, end: usize, room: usize) -> (&[u8], usize) {
         self.within(0..end, room)
     }
@@ -120,17 +120,17 @@ impl Section {
     }
 }
 
-/// An SRV record (RFC 2782, which forbids to compress the target).
+/// Writes an SRV record. RFC 2782 forbids to compress the target.
 fn write_node(bytes: &mut Vec<u8>, target: &Target<'_>) {
     bytes.extend(ASKED_NAME);
     write_head(bytes, TYPE::SRV, 6 + target.encoded_len());
-    // Priority and weight: none is better than another.
+    // Priority and weight are 0, because no node is better than another.
     bytes.extend([0; 4]);
     bytes.extend(target.port.to_be_bytes());
     write_name(bytes, target.text());
 }
 
-/// The rest of a record whose name is written: type A or AAAA, and `ip`.
+/// Writes a record for `ip`, of type A or AAAA, after its name.
 fn write_address(bytes: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
@@ -144,25 +144,25 @@ fn write_address(bytes: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-/// The answer to who asks for this address's name, which is the name that was asked for.
+/// The answer to a question for the name of this address. The record has the name of the question.
 pub(super) fn asked_address(ip: IpAddr) -> Vec<u8> {
     let mut bytes = ASKED_NAME.to_vec();
     write_address(&mut bytes, ip);
     bytes
 }
 
-/// Type, class, TTL and length (RFC 1035, section 4.1.3).
+/// Writes type, class, TTL and length (RFC 1035, section 4.1.3).
 fn write_head(bytes: &mut Vec<u8>, kind: TYPE, length: usize) {
     bytes.extend(u16::from(kind).to_be_bytes());
     bytes.extend((CLASS::IN as u16).to_be_bytes());
     bytes.extend(TTL.to_be_bytes());
-    // A target has at most 255 bytes.
+    // This fits, because a target has at most 255 bytes.
     bytes.extend((length as u16).to_be_bytes());
 }
 
 fn write_name(bytes: &mut Vec<u8>, name: &str) {
     for label in name.split('.') {
-        // At most 63: judged by `Target::of`.
+        // This fits, because `Target::of` allows at most 63 bytes.
         bytes.push(label.len() as u8);
         bytes.extend(label.as_bytes());
     }

@@ -1,5 +1,4 @@
-//! What the log has been told of the answers, so that it is told once, and never more than a line of each kind a
-//! minute.
+//! What was logged about the answers, so that each fact is logged once, and at most one line of each kind per minute.
 
 use std::{
     collections::BTreeSet,
@@ -8,31 +7,32 @@ use std::{
 
 use crate::host::Host;
 
-/// Between two lines of one kind: what they tell of is in the hands of those who write to etcd, or who send to us.
+/// The time between two lines of one kind. Others can cause these lines: those who write to etcd, and those who send
+/// queries.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What the log has been told.
+/// What was logged.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// The hosts that no answer can name, and that it knows.
+    /// The hosts that cannot be in an answer, and were logged.
     unfit: BTreeSet<Host>,
-    /// Those that it does not know yet.
+    /// The hosts that cannot be in an answer, and were not logged yet.
     untold: BTreeSet<Host>,
     unfit_at: Option<Instant>,
-    /// That not all nodes fit into an answer.
+    /// Whether it was logged that not all nodes fit into an answer.
     is_full: bool,
     limited_at: Option<Instant>,
 }
 
 impl Told {
-    /// From now on no answer can name these hosts, and only these.
+    /// From now on exactly these hosts cannot be in an answer.
     pub fn judged(&mut self, unfit: &[Host]) {
         self.untold = unfit.iter().cloned().collect();
         self.unfit.retain(|host| self.untold.remove(host));
     }
 
-    /// A host that no answer can name, and how many more there are, if there is one that the log does not know and it
-    /// is time for a line. They are known then.
+    /// A host to log that cannot be in an answer, and how many more there are. `None` if all were logged, or if it is
+    /// too early for a line. After this call all of them count as logged.
     pub fn unfit(&mut self, now: Instant) -> Option<(Host, usize)> {
         let first = self.untold.first()?.clone();
         is_due(&mut self.unfit_at, now).then(|| {
@@ -42,18 +42,18 @@ impl Told {
         })
     }
 
-    /// Whether this is the first time that hosts are left out.
+    /// Whether hosts are left out for the first time.
     pub fn is_first_full(&mut self, left_out: usize) -> bool {
         left_out > 0 && !std::mem::replace(&mut self.is_full, true)
     }
 
-    /// Whether it is time for a line about askers beyond the limit.
+    /// Whether it is time for a line about senders above the limit.
     pub fn is_limited_due(&mut self, now: Instant) -> bool {
         is_due(&mut self.limited_at, now)
     }
 }
 
-/// Whether the last time is long ago; if so it is now.
+/// Whether the last time is long enough ago. If so, the last time is set to now.
 fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
     let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE);
     if is_due {
@@ -78,11 +78,11 @@ mod tests {
         };
         assert_eq!(hears(0, Some(&["b..c"])), Some(("b..c".to_owned(), 0)));
         assert_eq!(hears(0, Some(&["b..c"])), None);
-        // Two more within the minute wait for its end.
+        // Two more within the minute have to wait for its end.
         assert_eq!(hears(59, Some(&["b..c", "d..e", "f..g"])), None);
         assert_eq!(hears(60, None), Some(("d..e".to_owned(), 1)));
         assert_eq!(hears(200, Some(&["b..c", "d..e", "f..g"])), None);
-        // Gone and back again is news.
+        // A host that was gone and is back is logged again.
         assert_eq!(hears(300, Some(&[])), None);
         assert_eq!(hears(400, Some(&["b..c"])), Some(("b..c".to_owned(), 0)));
     }

@@ -1,7 +1,7 @@
-//! A UDP socket that answers from the address that was asked.
+//! A UDP socket that answers from the address to which the query was sent.
 //!
-//! On a machine with several addresses a socket of `0.0.0.0` or `[::]` otherwise sends from the one that the route to
-//! the asker has, and the asker drops an answer from somebody whom it did not ask.
+//! Without this, a socket of `0.0.0.0` or `[::]` on a machine with several addresses sends from the address of the
+//! route to the sender of the query. That sender drops an answer from an address that it did not ask.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -21,17 +21,17 @@ use tokio::{io::Interest, net::UdpSocket};
 #[derive(Debug)]
 pub(super) struct Udp(UdpSocket);
 
-/// What was received.
+/// A message that was received.
 pub(super) struct Received {
-    /// Bytes of the message in the buffer.
+    /// The length of the message in the buffer, in bytes.
     pub length: usize,
-    /// Who sent it.
+    /// The address of the sender.
     pub asker: SocketAddr,
-    /// To which address of ours; nothing where the socket has only one.
+    /// Our address to which it was sent. `None` if the socket has only one.
     pub asked: Option<Asked>,
 }
 
-/// An address of ours, as the kernel tells it (`ip(7)`, `ipv6(7)`).
+/// An address of ours, as the kernel reports it (`ip(7)`, `ipv6(7)`).
 #[derive(Clone, Copy)]
 pub(super) enum Asked {
     V4(libc::in_pktinfo),
@@ -39,20 +39,20 @@ pub(super) enum Asked {
 }
 
 impl Udp {
-    /// Binds `address`. Not blocking, though asynchronous.
+    /// Binds `address`. It is asynchronous only in form, and does not wait.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address).await?;
         if address.ip().is_unspecified() {
             match address {
                 SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
-                // Also for IPv4, which `[::]` takes along: the addresses are then ::ffff:a.b.c.d.
+                // This covers IPv4, too, which `[::]` accepts. The addresses are then ::ffff:a.b.c.d.
                 SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
             }
         }
         Ok(Self(socket))
     }
 
-    /// The next message, cut to the length of `buffer`. Dropping it loses none.
+    /// The next message, cut to the length of `buffer`. Safe to drop: no message is lost.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.0
             .async_io(Interest::READABLE, || {
@@ -71,7 +71,7 @@ impl Udp {
             .await
     }
 
-    /// Sends `message` to `asker`, from the address that was `asked`.
+    /// Sends `message` to `asker`, from the address `asked`.
     pub async fn send(&self, message: &[u8], asker: SocketAddr, asked: Option<Asked>) -> io::Result<()> {
         let to = SockaddrStorage::from(asker);
         self.0
@@ -89,18 +89,18 @@ impl Udp {
 }
 
 impl Asked {
-    /// The address of a message that says so, ready to be the sender of the answer. Not one that others share: a
-    /// multicast address sends nothing.
+    /// Our address from this control message, ready to be the sender of the answer. `None` for a multicast address,
+    /// because nothing can be sent from one.
     fn of(message: ControlMessageOwned) -> Option<Self> {
         match message {
             ControlMessageOwned::Ipv4PacketInfo(mut info) => {
-                // Which way the answer takes is for the routes to say.
+                // The routes decide through which interface the answer goes.
                 info.ipi_ifindex = 0;
                 Some(Self::V4(info))
             }
             ControlMessageOwned::Ipv6PacketInfo(mut info) => {
                 let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                // A link-local address is one of a link.
+                // A link-local address is valid only on its link, so the interface stays.
                 if !ip.is_unicast_link_local() {
                     info.ipi6_ifindex = 0;
                 }

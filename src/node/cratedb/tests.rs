@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The body of CrateDB 6.4.3, byte for byte but for the build's hash.
+/// The body of CrateDB 6.4.3, byte for byte except the hash of the build.
 fn body(status: u16) -> String {
     format!(
         "{{\n  \"ok\" : {},\n  \"status\" : {status},\n  \"name\" : \"crate1\",\n  \"cluster_name\" : \"crate\",\n  \
@@ -35,7 +35,7 @@ fn known(has_master: bool) -> Told {
     Told::Known(Identity { name, cluster, version, has_master })
 }
 
-/// What is bad about an answer that ended.
+/// Why an answer that has ended is bad.
 fn reason(answer: &[u8]) -> String {
     judge(answer, true).unwrap().unwrap_err()
 }
@@ -62,7 +62,7 @@ fn what_cratedb_says_is_good_as_soon_as_it_is_whole() {
     }
 }
 
-/// From 4.0 to 5.10.1 the JSON of a 503 says 200.
+/// From 4.0 to 5.10.1, the JSON of a 503 contains the status 200.
 #[test]
 fn status_in_the_json_is_not_believed() {
     let lie = body(503).replace("\"status\" : 503", "\"status\" : 200");

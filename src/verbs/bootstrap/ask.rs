@@ -1,4 +1,4 @@
-//! Asks who may elect, again and again, until there is an answer.
+//! Asks etcd again and again who may elect, until there is an answer.
 
 use std::{
     path::Path,
@@ -17,33 +17,33 @@ use crate::{
     etcd::{Bootstrap, Error},
 };
 
-/// How long etcd is asked by a host that has a note: what it could still say is that there was a reset.
+/// How long a host that has a note asks etcd. The only news that etcd could have for it is a reset.
 const WITH_A_NOTE: Duration = Duration::from_secs(3);
 
-/// How to ask.
+/// How long to ask, and for what to wait.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
-    /// Longest time to the answer.
+    /// Longest time until the answer.
     pub within: Duration,
-    /// Wait for the other candidates, and for etcd, for ever; `within` is then how long a node that has data waits for
-    /// etcd.
+    /// Wait for the other candidates, and for etcd, without an end. `within` then only limits how long a node that has
+    /// data waits for etcd.
     pub wait: bool,
-    /// How long the candidates have to be there before the list is frozen.
+    /// How long all candidates must be there before the list is frozen.
     pub hold: Duration,
-    /// Whether the node has data, as one that ran before has.
+    /// Whether the node has data, which means that it ran before.
     pub node_has_data: bool,
 }
 
-/// An answer, and the epoch in which it was given: none where etcd could not be asked, or lost it.
+/// An answer, and the epoch in which it was given. The epoch is `None` if etcd could not be asked or has none.
 pub(super) struct Given {
     pub answer: Answer,
     pub epoch: Option<Epoch>,
 }
 
-/// Asks for `me`, whose host remembers `note`. Everything but a refusal is tried again.
+/// Asks on behalf of `me`, whose host has `note`. Every error is tried again, except a refusal.
 ///
 /// # Errors
-/// [`Error`] or [`NotAgreed`]. Safe to drop; the candidate then ends with its lease.
+/// [`Error`] or [`NotAgreed`]. Safe to drop; the candidate's key then ends with its lease.
 pub(super) async fn ask(
     stored: &mut Bootstrap,
     me: Candidate,
@@ -67,21 +67,21 @@ pub(super) async fn ask(
 struct Asking<'a> {
     stored: &'a mut Bootstrap,
     me: Candidate,
-    /// Dropped as soon as etcd shows that it is void.
+    /// The note of this host; `None` as soon as etcd shows that it is void.
     note: Option<Note>,
     patience: &'a Patience,
     settling: Settling,
-    /// What stood in the way last.
+    /// What prevented an answer at the last try.
     failure: Failure,
     /// The obstacle that was logged last.
     said: Option<Obstacle>,
-    /// It was said that we wait for etcd.
+    /// Whether it was logged that we wait for etcd.
     said_waiting: bool,
-    /// We registered before.
+    /// Whether we registered as a candidate before.
     registered: bool,
 }
 
-/// What stood in the way last.
+/// What prevented an answer.
 enum Failure {
     Etcd(Error),
     Waiting(Obstacle),
@@ -93,7 +93,7 @@ impl Asking<'_> {
         loop {
             let pause = match timeout_at(deadline, self.turn()).await {
                 Err(_) => {
-                    // Whoever waits for the others comes here only where etcd is silent.
+                    // With `wait`, the deadline moves on whenever etcd answers, so etcd has been silent since then.
                     if self.patience.wait && matches!(self.failure, Failure::Waiting(_)) {
                         self.failure = Failure::Etcd(Error::no_answer());
                     }
@@ -112,19 +112,19 @@ impl Asking<'_> {
                             return Ok(Given { answer, epoch });
                         }
                         Step::Refuse(obstacle) => return Err(NotAgreed::Before(obstacle).into()),
-                        // Another process of ours took the place that we had: not over and over, or nobody can freeze
-                        // a list.
+                        // Another process registered under our name. We wait before we register again: otherwise both
+                        // would do it without an end, and nobody could freeze a list.
                         Step::Change(Change::Register, _)
                             if std::mem::replace(&mut self.registered, true) =>
                         {
                             Some(TRY_EVERY)
                         }
-                        // Done, or somebody else did something: all is different now.
+                        // The change was made, or another process made one first. In both cases we look again soon.
                         Step::Change(..) => Some(TRY_EVERY.mul_f64(fastrand::f64() / 10.0)),
                         Step::Wait(obstacle) => {
                             self.is_in_the_way(obstacle);
                             if self.patience.wait {
-                                // Etcd answered: the time that it may be silent begins with the next look.
+                                // Etcd answered, so the time that it may be silent starts again with the next look.
                                 sleep(TRY_EVERY).await;
                                 deadline = Instant::now() + self.limit();
                                 continue;
@@ -152,22 +152,23 @@ impl Asking<'_> {
         }
     }
 
-    /// How long etcd has to be silent until it is decided without it.
+    /// How long etcd may be silent before we decide without it.
     fn limit(&self) -> Duration {
         if self.note.is_some() { self.patience.within.min(WITH_A_NOTE) } else { self.patience.within }
     }
 
-    /// Others may have lost their leases, and be on their way back.
+    /// Notes that etcd failed. Others may have lost their leases meanwhile, and need time to come back.
     fn saw_etcd_fail(&mut self) {
         self.me.said.saw_etcd_fail = true;
         self.settling.interrupt();
     }
 
-    /// Looks, and makes the change that is next, if one is. Gives the epoch that is stored, if one is, and what was next.
+    /// Reads what is stored, and makes the next change if there is one. Returns the stored epoch, if there is one, and
+    /// the step that was due.
     async fn turn(&mut self) -> Result<(Option<Epoch>, Step), Error> {
         let had_session = self.stored.session().is_some();
         let looked = self.stored.look().await;
-        // A lease that was kept alive and is gone shows the same as an etcd that did not answer.
+        // If our lease was kept alive and is gone all the same, etcd failed, even if it answers now.
         if looked.as_ref().is_err_and(|error| !is_final(error))
             || (had_session && self.stored.session().is_none())
         {
@@ -180,7 +181,8 @@ impl Asking<'_> {
             session: self.stored.session(),
             note: self.note.as_ref(),
             settled,
-            // Of now: a list that is frozen again, because etcd lost its data, is of another epoch.
+            // This epoch is made from the current time. If etcd loses its data and a list is frozen again, that list
+            // has another epoch.
             fresh: Epoch::default().next(SystemTime::now()),
         };
         let step = bootstrap::decide(&view, asker);
@@ -203,7 +205,7 @@ impl Asking<'_> {
         self.failure = Failure::Waiting(obstacle);
     }
 
-    /// Time is up: decides without etcd, or gives none to go on waiting.
+    /// The time is over: decides without etcd. `None` means to go on waiting.
     fn without_etcd(&mut self) -> anyhow::Result<Option<Given>> {
         let join = |cluster| {
             let answer = Answer::Join(cluster);
@@ -235,8 +237,9 @@ impl Asking<'_> {
     }
 }
 
-/// Whether there is node data in `directory`, CrateDB's `path.data`: its `nodes` holds something (`NodeEnvironment`,
-/// `NODES_FOLDER`). What cannot be looked into counts as data: a node that starts without first masters elects nobody.
+/// Whether there is node data in `directory`, CrateDB's `path.data`: whether its directory `nodes` holds anything
+/// (`NodeEnvironment`, `NODES_FOLDER`). A directory that cannot be read counts as data, because a node that starts
+/// without a list of first masters elects nobody.
 pub(super) fn has_node_data(directory: &Path) -> bool {
     match std::fs::read_dir(directory.join("nodes")) {
         Ok(mut entries) => entries.next().is_some(),

@@ -1,4 +1,4 @@
-//! What an operator does by hand: shows what is stored, and resets it.
+//! What an operator does by hand: show what is stored, and reset it.
 
 use std::{
     fmt::Write as _,
@@ -21,18 +21,18 @@ use crate::{
     host::Host,
 };
 
-/// Prints what is stored, and who is announced.
+/// Prints what is stored, and which hosts are announced.
 ///
 /// # Errors
-/// [`Error`]; nothing was printed then. Safe to drop.
+/// [`Error`] of etcd, after which nothing was printed, or a failed write to stdout. Safe to drop.
 pub(super) async fn show(stored: &mut Bootstrap) -> anyhow::Result<()> {
     let view = stored.look().await.context("failed to read from etcd")?;
     let (keys, hosts) = stored.announced().await.context("failed to read from etcd")?;
     print(&text(&view, keys, &hosts))
 }
 
-/// One line each, tabs between the fields. `keys` counts everything under the prefix; what is no announcement of a host
-/// counts as announced, too, and has no name here.
+/// One line for each thing that is stored, with tabs between the fields. `keys` counts every key under the prefix. A
+/// key that is no valid announcement is counted, but has no name in `hosts`.
 fn text(view: &View, keys: i64, hosts: &[Host]) -> String {
     let none = || "-".to_owned();
     let epoch = view.epoch.map_or_else(none, |(_, epoch)| match epoch {
@@ -55,10 +55,10 @@ fn text(view: &View, keys: i64, hosts: &[Host]) -> String {
     text
 }
 
-/// Forgets list and cluster, and begins a new epoch, so that every host's note is void.
+/// Forgets the list and the cluster, and begins a new epoch, which makes the note of every host void.
 ///
 /// # Errors
-/// [`StillAnnounced`], or the last failure of etcd `within` that time. Safe to drop.
+/// [`StillAnnounced`], or the last error of etcd when the time `within` is over. Safe to drop.
 pub(super) async fn reset(stored: &mut Bootstrap, within: Duration) -> anyhow::Result<()> {
     let mut wanted = None;
     let done =
@@ -73,7 +73,8 @@ pub(super) async fn reset(stored: &mut Bootstrap, within: Duration) -> anyhow::R
     }
 }
 
-/// One try. The epoch that is `wanted` is chosen at the first look, and stays: an answer that was lost is found by it.
+/// One try to reset. `wanted` is the new epoch. It is chosen at the first look and kept: if the answer to a change is
+/// lost, the next look finds this epoch stored and knows that the change was made.
 async fn try_reset(stored: &mut Bootstrap, wanted: &mut Option<Epoch>) -> Result<Tried<()>, Error> {
     let now = stored.look().await?;
     let wanted = *wanted.get_or_insert_with(|| now.epoch().unwrap_or_default().next(SystemTime::now()));
@@ -85,6 +86,6 @@ async fn try_reset(stored: &mut Bootstrap, wanted: &mut Option<Epoch>) -> Result
     }
     let (change, conditions) = bootstrap::reset(&now, wanted);
     let done = stored.change(&change, None, &conditions).await?;
-    // Where it was not done, something was written in between.
+    // If the change was not made, another process wrote something since our look.
     Ok(if done { Tried::Done(()) } else { Tried::NotYet(None) })
 }

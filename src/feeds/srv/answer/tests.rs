@@ -1,4 +1,4 @@
-//! What the answers say, judged by another implementation, hickory's.
+//! Checks the answers with another implementation, hickory.
 
 use std::{collections::BTreeSet, iter};
 
@@ -16,9 +16,9 @@ use crate::{
 
 const SERVICE: &str = "_crate._tcp.crate.local.";
 
-/// What CrateDB sends over UDP, byte for byte: recorded from Netty 4.2.17, the version of CrateDB
-/// 6.5-dev, with the resolver that `SrvUnicastHostsProvider.buildResolver` builds. RD is set, and
-/// EDNS(0) offers 4096 bytes. Over TCP the same resolver sends no EDNS(0).
+/// A query of CrateDB over UDP, byte for byte. It was recorded from Netty 4.2.17, the version of CrateDB 6.5-dev, with
+/// the resolver that `SrvUnicastHostsProvider.buildResolver` builds. RD is set, and EDNS(0) offers 4096 bytes. Over TCP
+/// the same resolver sends no EDNS(0).
 const CRATE_DB_QUERY: &[u8] = b"\x16\x73\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\
     \x06_crate\x04_tcp\x05crate\x05local\x00\x00\x21\x00\x01\
     \x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00";
@@ -63,7 +63,7 @@ fn code(name: &str, kind: RecordType, snapshot: Option<&Snapshot>) -> ResponseCo
     reply.metadata.response_code
 }
 
-/// `target:port` of each answer; a label as the bytes that it is.
+/// The answers as `target:port`, with the bytes of each label as they are.
 fn seeds(reply: &Message) -> Vec<String> {
     let seed = |data: &Data| match data {
         Data::SRV(srv) => {
@@ -218,7 +218,8 @@ fn ten_thousand_nodes_fill_a_tcp_answer_and_all_are_heard_of() {
         let answer = answer(&bytes, &ServiceName::default(), Some(&nodes), Transport::Tcp, start).unwrap();
         assert!((65_400..=LARGEST).contains(&answer.message.len()), "{}", answer.message.len());
         let reply = Message::from_vec(&answer.message).unwrap();
-        // Marked as truncated it would be asked for again, and there is nowhere to go.
+        // An answer over TCP must not be marked as truncated: CrateDB would ask again, and there is no other way to
+        // ask.
         assert!(!reply.metadata.truncation);
         assert_eq!(reply.answers.len() + answer.left_out, 10_000);
         heard.extend(seeds(&reply));
@@ -230,7 +231,7 @@ fn ten_thousand_nodes_fill_a_tcp_answer_and_all_are_heard_of() {
 #[test]
 fn the_longest_tcp_answer_is_one_that_cratedb_reads() {
     let query = with_edns(query(SERVICE, RecordType::SRV), 4096);
-    // One length after the other, around the limit.
+    // All lengths around the limit are tried, one after the other.
     let lengths = (1..=63).filter_map(|last| {
         let hosts = (0..1522).map(|n| format!("crate-{n:05}.example.com")).chain([format!("{:x<last$}", "")]);
         let (_, answer) = ask(&query, Some(&snapshot(hosts)), Transport::Tcp);
@@ -258,14 +259,14 @@ fn an_edns_version_that_is_not_known_is_told_so() {
             let (reply, answer) = ask(&query, records, Transport::Udp);
             let edns = reply.edns.as_ref().expect("an OPT record");
             assert_eq!((edns.version(), edns.max_payload()), (0, 1232));
-            // Hickory calls it BADSIG, which is TSIG's word for the same number.
+            // Hickory calls it BADSIG, which is the name of the same number in TSIG.
             assert_eq!(u16::from(reply.metadata.response_code), 16, "{version}");
             assert!(reply.answers.is_empty() && !reply.metadata.authoritative);
-            // The upper eight bits of 16 are 1, and the lower four 0.
+            // The upper eight bits of 16 are 1, and the lower four are 0.
             assert_eq!((answer.message[3] & 0x0f, answer.message[answer.message.len() - 6]), (0, 1));
         }
     }
-    // DO is no version, though simple-dns 0.13 takes it for one.
+    // DO is no version, although simple-dns 0.13 reads it as one.
     let mut query = with_edns(query(SERVICE, RecordType::SRV), 4096);
     query.edns.as_mut().unwrap().set_dnssec_ok(true);
     let (reply, _) = ask(&query, Some(&nodes), Transport::Udp);
@@ -287,7 +288,7 @@ fn an_answer_beyond_the_limit_is_empty_truncated_and_no_longer_than_the_query() 
     }
 }
 
-/// What an answer from `start` on holds, in its order, as one that counts says it.
+/// The expected nodes of an answer from `start` on, in order, counted one by one.
 #[test]
 fn a_part_begins_anywhere_and_goes_around_the_end() {
     let nodes = Records::of(&many(100));
@@ -336,12 +337,12 @@ fn what_is_no_plain_query_gets_no_answer() {
     loops.truncate(12);
     loops.extend(b"\x01a\xc0\x02\x00\x21\x00\x01");
     silent("a name that goes on in the header", &loops);
-    // Our own words come back to us, from a spoofed sender: the end of it.
+    // A forged sender may send our own answer back to us. It gets no answer, so that this ends.
     let own = answer(&bytes, &ServiceName::default(), Some(&nodes), Transport::Udp, 0).unwrap();
     silent("our own answer", &own.message);
 }
 
-/// What holds of every answer to whatever bytes.
+/// What must hold for every answer, whatever bytes were sent.
 fn judge(query: &[u8], snapshot: Option<&Snapshot>, transport: Transport, start: usize) {
     let records = snapshot.map(Records::of);
     let Some(answer) = answer(query, &ServiceName::default(), records.as_ref(), transport, start) else {
