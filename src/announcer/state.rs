@@ -5,6 +5,8 @@
 //! the old one. While the answer to a grant or a put is still missing, the machine asks for the same action. So a
 //! request that changes etcd is never abandoned on its way.
 //!
+//! A lost lease arrives as [`Event::LeaseGone`], and a key that was deleted or overwritten as [`Event::Seen`].
+//!
 //! These rules hold in every state, and are tested below: we have at most one lease. Nothing is granted or put once the
 //! shutdown has begun. A lease that is being released is never renewed. We revoke only our own lease, which deletes the
 //! keys that are attached to it and nothing else.

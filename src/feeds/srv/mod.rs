@@ -150,7 +150,7 @@ impl Responder {
         let now = Instant::now();
         let mut state = self.state();
         if state.limit.allows(asker.ip(), now) {
-            return Some(state.answer(query, &self.service, Transport::Udp)?.message);
+            return Some(state.fresh_answer(query, &self.service, Transport::Udp)?.message);
         }
         let message = truncated(query)?;
         if state.told.is_limited_due(now) {
@@ -163,7 +163,7 @@ impl Responder {
     /// The answer to `query`, which came over TCP.
     fn answer_tcp(&self, query: &[u8]) -> Option<Vec<u8>> {
         let mut state = self.state();
-        let Answer { message, left_out } = state.answer(query, &self.service, Transport::Tcp)?;
+        let Answer { message, left_out } = state.fresh_answer(query, &self.service, Transport::Tcp)?;
         if state.told.is_first_full(left_out) {
             warn!(left_out, "not all hosts fit into an SRV answer: each has another part of them");
         }
@@ -176,7 +176,7 @@ impl Responder {
 }
 
 impl State {
-    fn answer(&mut self, query: &[u8], service: &ServiceName, transport: Transport) -> Option<Answer> {
+    fn fresh_answer(&mut self, query: &[u8], service: &ServiceName, transport: Transport) -> Option<Answer> {
         self.refresh();
         if let Some((host, more)) = self.told.unfit(Instant::now()) {
             warn!(%host, more, "left out of SRV answers: where it is joined is no DNS name");
