@@ -1,13 +1,13 @@
 //! Many hosts, and what else may lie under the prefix.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     Kept, put,
     support::{
         DEFAULT_VALUE, PATIENCE,
-        daemon::{Daemon, watch},
-        etcd::Etcd,
+        daemon::{Daemon, tool, watch},
+        etcd::{Etcd, arg, scratch},
         eventually, eventually_eq, key_of,
         observer::Raw,
         proxy::{Mode, Proxy},
@@ -155,4 +155,31 @@ fn large_changes_between_the_list_and_the_watch_come_in_pieces() {
     kept.holds(&["a", "b"], PATIENCE);
     assert_eq!(ranges(), before + 1.0, "one list is all that it took");
     eventually_eq("they are told", PATIENCE, &3, || kept.daemon.lines("skipped a key").len());
+}
+
+/// Row 36: the feeds of a fleet that starts at once must not take from etcd the time that its claims need.
+#[test]
+fn feeds_leave_etcd_to_the_first_claim() {
+    // The feeds wait a second for a claim that does not succeed.
+    const WAITS: Duration = Duration::from_millis(800);
+    let etcd = Etcd::start();
+    let proxy = Proxy::start(etcd.port());
+    // The claim takes some of these, there and back.
+    proxy.set(Mode::Delay(Duration::from_millis(60)));
+    let dir = scratch();
+    let seeds = dir.path().join("seeds");
+    let mut command = tool();
+    command.args(["announce", "--endpoints", &proxy.url(), "--host", "h1", "--seed-file", arg(&seeds)]);
+    let start = Instant::now();
+    let _announcer = Daemon::spawn(command);
+    eventually("the claim", PATIENCE, || {
+        // The feeds have a connection of their own.
+        let open = proxy.open();
+        let is_there = etcd.key(&key_of("h1")).is_some();
+        assert!(is_there || open <= 1 || start.elapsed() > WAITS, "{open} connections before the claim");
+        if is_there { Ok(()) } else { Err("no key".to_owned()) }
+    });
+    eventually_eq("the feeds follow", PATIENCE, &"h1:4300\n".to_owned(), || {
+        std::fs::read_to_string(&seeds).unwrap_or_default()
+    });
 }
