@@ -5,7 +5,6 @@
 //! while a watch waits for a revision that does not exist yet.
 
 use std::{
-    convert::Infallible,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -101,10 +100,14 @@ impl Follower {
         }
     }
 
-    pub(super) async fn run(mut self) -> Infallible {
+    /// Follows as long as `goes_on` says so of each list that failed; returns the error of the last one. A stale login does
+    /// not count the first time, because the next list renews it.
+    pub(super) async fn run(mut self, mut goes_on: impl FnMut(&Error) -> bool) -> Error {
+        let mut was_stale = false;
         loop {
             match list::list(&mut self.connection, &self.prefix, None, &mut self.warned).await {
                 Ok(listing) => {
+                    was_stale = false;
                     self.take(listing);
                     let ended = if self.too_large { self.poll().await } else { self.watch().await };
                     debug!(?ended, "listing again");
@@ -115,6 +118,11 @@ impl Follower {
                 Err(error) => {
                     self.trouble(&error);
                     self.say_stale(&error);
+                    let renews =
+                        matches!(error, Error::StaleLogin(_)) && !std::mem::replace(&mut was_stale, true);
+                    if !renews && !goes_on(&error) {
+                        return error;
+                    }
                     // After all other errors the connection makes a pause itself.
                     if !matches!(error, Error::Compacted | Error::TooLarge) {
                         continue;

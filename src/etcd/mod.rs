@@ -29,9 +29,9 @@ mod transactions;
 mod watch_stream;
 mod words;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{Receiver, Sender};
 
 use self::{
     connection::Connection,
@@ -106,7 +106,24 @@ impl Registry {
     ///
     /// Never ends. Safe to drop.
     pub async fn follow(self, hold: Duration, publish: Sender<Option<Arc<Snapshot>>>) -> Infallible {
-        Follower::new(self.connection, &self.prefix, self.warned, hold, publish).run().await
+        self.follow_while(hold, publish, |_| true).await;
+        pending().await
+    }
+
+    /// As [`Registry::follow`], but it ends when `goes_on` is false for the error of a list; returns that error. Safe to
+    /// drop.
+    pub async fn follow_while(
+        self,
+        hold: Duration,
+        publish: Sender<Option<Arc<Snapshot>>>,
+        goes_on: impl FnMut(&Error) -> bool,
+    ) -> Error {
+        Follower::new(self.connection, &self.prefix, self.warned, hold, publish).run(goes_on).await
+    }
+
+    /// The state of the connection, which can be read while a request is on its way.
+    pub fn contact(&self) -> Receiver<Contact> {
+        self.connection.contact().subscribe()
     }
 
     /// The key of `host`, to be announced with a lease of `ttl` (whole seconds).

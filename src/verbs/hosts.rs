@@ -1,18 +1,11 @@
 //! `hosts`: prints the announced hosts once.
 
-use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-use super::{
-    Access, print,
-    retry::{Tried, retry},
-    until,
-};
+use super::{Access, print, retry::is_final, until};
 use crate::{
     announcement::Port,
     etcd::{Error, Registry},
@@ -120,45 +113,31 @@ fn is_unreadable(error: &anyhow::Error) -> bool {
     error.is::<Error>() && !matches!(error.downcast_ref(), Some(Error::Unusable(_)))
 }
 
-/// Lists until a list succeeds. If it has fewer than `wanted` hosts, the prefix is followed until there are enough. Every
-/// error of a list is tried again, except a refusal.
+/// Follows the prefix until `wanted` hosts are there. It goes on after every error, except a refusal or an unusable file.
 async fn wait(
-    mut registry: Registry,
+    registry: Registry,
     options: &Options,
     wanted: usize,
     within: Duration,
 ) -> anyhow::Result<Snapshot> {
-    let deadline = Instant::now() + within;
-    let select = |list: Snapshot| list.select(options.port, &options.exclude);
-    let list = retry(within, async || match registry.list().await {
-        Ok(list) => Tried::Done(list),
-        Err(error) => Tried::of_error(error),
-    });
-    let list = select(list.await?);
-    let mut found = list.nodes().len();
-    if found >= wanted {
-        return Ok(list);
-    }
+    let contact = registry.contact();
     let (publish, mut snapshots) = watch::channel(None::<Arc<Snapshot>>);
-    let enough = async {
-        loop {
-            let newest = snapshots.borrow_and_update().clone();
-            if let Some(newest) = newest {
-                let list = select(Snapshot::clone(&newest));
-                found = list.nodes().len();
-                if found >= wanted {
-                    return list;
-                }
-            }
-            if snapshots.changed().await.is_err() {
-                pending::<()>().await;
-            }
-        }
-    };
-    let met = tokio::select! {
+    let mut list = None;
+    let enough = snapshots.wait_for(|newest| {
+        let newest = newest.as_deref().cloned();
+        list = newest.map(|all| all.select(options.port, &options.exclude));
+        list.as_ref().is_some_and(|list| list.nodes().len() >= wanted)
+    });
+    let is_met = tokio::select! {
         // Without a hold, because only hosts that are announced now count.
-        never = registry.follow(Duration::ZERO, publish) => match never {},
-        met = timeout_at(deadline, enough) => met,
+        error = registry.follow_while(Duration::ZERO, publish, |error| !is_final(error)) => return Err(error.into()),
+        met = timeout(within, enough) => met.is_ok(),
     };
-    met.map_err(|_| TooFew { wanted, found, within }.into())
+    let failure = contact.borrow().failure.clone();
+    match (list, failure) {
+        (Some(list), _) if is_met => Ok(list),
+        (_, Some(failure)) => Err(Error::Unavailable(failure.reason).into()),
+        (Some(list), None) => Err(TooFew { wanted, found: list.nodes().len(), within }.into()),
+        (None, None) => Err(Error::no_answer().into()),
+    }
 }

@@ -177,24 +177,61 @@ fn wait_for_ends_as_soon_as_enough_hosts_are_there() {
     assert_eq!(waiting.join().unwrap().printed(), "a:4300,b:4300\n");
 }
 
+/// How often etcd was asked for keys.
+fn lists(etcd: &Etcd) -> f64 {
+    let labels = r#"grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
+    etcd.metric(&format!("grpc_server_started_total{{{labels}}}"))
+}
+
+/// `hosts` that waits for one host more than there are, and has listed.
+fn waiting(etcd: &Etcd, args: &[&str]) -> Daemon {
+    let before = lists(etcd);
+    let daemon = Daemon::spawn(hosts(etcd, &[&["--wait-for", "2"], args].concat()));
+    eventually_eq("it lists", PATIENCE, &(before + 1.0), || lists(etcd));
+    thread::sleep(Duration::from_millis(500));
+    daemon
+}
+
 /// It follows: whoever lists again and again costs etcd as much as all the others together.
 #[test]
-fn wait_for_lists_twice_and_hears_of_the_rest() {
+fn wait_for_lists_once_and_hears_of_the_rest() {
     let etcd = Etcd::start();
     put(&etcd, &[("a", DEFAULT_VALUE)]);
-    let lists = || {
-        let labels = r#"grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
-        etcd.metric(&format!("grpc_server_started_total{{{labels}}}"))
-    };
-    let before = lists();
+    let before = lists(&etcd);
     let command = hosts(&etcd, &["--wait-for", "2", "--timeout", "1m"]);
     let waiting = thread::spawn(move || run(command));
-    eventually_eq("it lists, and follows", PATIENCE, &(before + 2.0), lists);
-    stays("no list", Duration::from_secs(2), &(before + 2.0), lists);
+    eventually_eq("it lists, and follows", PATIENCE, &(before + 1.0), || lists(&etcd));
+    stays("no list", Duration::from_secs(2), &(before + 1.0), || lists(&etcd));
     let start = Instant::now();
     put(&etcd, &[("b", DEFAULT_VALUE)]);
     assert_eq!(waiting.join().unwrap().printed(), "a:4300,b:4300\n");
     assert!(start.elapsed() < AT_ONCE + SLACK, "{:?}", start.elapsed());
+}
+
+#[test]
+fn wait_for_ends_when_etcd_begins_to_refuse() {
+    let mut etcd = Etcd::start();
+    put(&etcd, &[("a", DEFAULT_VALUE)]);
+    let mut waiting = waiting(&etcd, &["--timeout", "15s"]);
+    etcd.enable_auth(&[]);
+    // It looks three times in that time.
+    assert_eq!(waiting.wait(PATIENCE), 77, "{}", waiting.stderr());
+}
+
+#[test]
+fn wait_for_tells_that_etcd_went_away_while_it_waited() {
+    let mut etcd = Etcd::start();
+    put(&etcd, &[("a", DEFAULT_VALUE)]);
+    let dir = scratch();
+    let path = dir.path().join("seeds");
+    fs::write(&path, "what it was\n").unwrap();
+    let mut stale = waiting(&etcd, &["--timeout", "5s", "--output", arg(&path), "--allow-stale"]);
+    let mut strict = waiting(&etcd, &["--timeout", "5s"]);
+    etcd.kill();
+    assert_eq!(stale.wait(PATIENCE), 0, "{}", stale.stderr());
+    assert_eq!(strict.wait(PATIENCE), 69, "{}", strict.stderr());
+    assert!(strict.stderr().contains("failed to read the hosts from etcd"), "{}", strict.stderr());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "what it was\n");
 }
 
 #[test]
